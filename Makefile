@@ -1,0 +1,45 @@
+PYTHON ?= python3
+# The demo's environment holds what a user gets (no torch); tests and training have their own.
+USER_ENV = .venv
+DEV_ENV = .venv-dev
+
+.PHONY: help demo test check bench clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+demo: $(USER_ENV)/.installed ## Install the daemon into .venv and score the demo clip.
+	$(USER_ENV)/bin/python -m avff.engine.faces.assets
+	$(USER_ENV)/bin/avffd --source demo
+
+test: $(DEV_ENV)/.installed ## Install what tests need into .venv-dev and run them.
+	@sh tools/need.sh espeak-ng gcc
+	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
+	$(DEV_ENV)/bin/python -m pytest --cov --cov-report=term
+
+check: $(DEV_ENV)/.installed ## Style, types and import rules.
+	$(DEV_ENV)/bin/ruff check .
+	$(DEV_ENV)/bin/ruff format --check .
+	$(DEV_ENV)/bin/mypy
+	$(DEV_ENV)/bin/lint-imports
+
+bench: $(DEV_ENV)/.installed ## Measure speed and memory on this machine.
+	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
+	$(DEV_ENV)/bin/python tools/bench.py --json bench-results/bench.json
+
+clean: ## Remove both environments and caches; keep runs/.
+	rm -rf $(USER_ENV) $(DEV_ENV) build *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+# opencv-python links against libGL and GLib, which minimal systems lack.
+$(USER_ENV)/.installed: setup.cfg pyproject.toml
+	@sh tools/need.sh libgl1 libglib2.0-0
+	$(PYTHON) -m venv $(USER_ENV)
+	$(USER_ENV)/bin/python -m pip install --quiet --disable-pip-version-check .
+	@touch $@
+
+$(DEV_ENV)/.installed: setup.cfg pyproject.toml
+	@sh tools/need.sh libgl1 libglib2.0-0
+	$(PYTHON) -m venv $(DEV_ENV)
+	$(DEV_ENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[train,dev]'
+	@touch $@
