@@ -1,0 +1,4 @@
+"""What training and serving share: decoding, faces, features, model contract, inference.
+
+Synchronous, without torch and without asyncio.
+"""

@@ -1,0 +1,1 @@
+"""Inference runtimes behind the :class:`avff.engine.backend.Backend` protocol, one a file."""

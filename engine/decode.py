@@ -1,0 +1,237 @@
+"""Files as a stream of pictures and sound on one clock, read with PyAV.
+
+Both tracks keep their own time stamps against one common zero, the start of the
+container.  (Readers that renumber each track from its own zero lose the true
+offset between picture and sound, the very thing a lip-sync detector looks at.)
+"""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import av
+import av.container
+import av.error
+import av.stream
+import cv2
+import numpy as np
+
+from avff.engine.errors import MediaError
+from avff.engine.media import NS_PER_S, AudioBlock, Float32, MediaItem, UInt8, VideoFrame
+
+MAX_SIDE_PX = 1280
+"""Pictures larger than this are scaled down at decoding: a face that fills the
+network's 128 px is still there, and memory stays bounded."""
+
+_LOW_FREQUENCY = "LFE"
+_TAIL_S = 2.0
+"""A file that ends this much before its promised length was cut; less is rounding and padding."""
+
+
+def open_media(path: Path) -> MediaReader:
+    """Open an audio or video file.
+
+    Raises:
+        MediaError: the file is missing, empty, no media, or holds neither picture nor sound.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise MediaError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path}: cannot be opened ({_short(error)})") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise MediaError(f"{path}: is a directory; give one media file")
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError(f"{path}: is not a regular file")
+    if status.st_size == 0:
+        raise MediaError(f"{path}: is empty")
+    try:
+        # The whitelist keeps playlists (HLS, concat) from reading other files or hosts.
+        # Absolute, because FFmpeg would take "take:1.mkv" for a protocol named "take".
+        container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"})
+    except (av.error.FFmpegError, ValueError) as error:
+        raise MediaError(f"{path}: not readable as audio or video ({_short(error)})") from error
+    try:
+        return MediaReader(path, container)
+    except MediaError:
+        container.close()
+        raise
+
+
+class MediaReader:
+    """Iterates over a file's pictures and sound in file order.
+
+    Attributes:
+        has_video: whether there is a decodable picture track.
+        has_audio: whether there is a decodable sound track.
+        duration_s: what the container says, or None.
+        damaged: packets that could not be decoded and were left out.
+        truncated: message of the error that ended the file early, or None.
+    """
+
+    def __init__(self, path: Path, container: av.container.InputContainer) -> None:
+        self._path = path
+        self._container = container
+        self._video = _pick_video(container)
+        self._audio = next((s for s in container.streams.audio if _decodable(s)), None)
+        self.has_video = self._video is not None
+        self.has_audio = self._audio is not None
+        if not (self.has_video or self.has_audio):
+            raise MediaError(f"{path}: holds neither picture nor sound that can be decoded")
+        self.duration_s = None if container.duration is None else container.duration / av.time_base
+        self.damaged = 0
+        self.truncated: str | None = None
+        self._start_ns = round((container.start_time or 0) * NS_PER_S / av.time_base)
+        self._audio_end_ns = 0
+        self._items = 0
+        self._reached_ns = 0
+
+    def __enter__(self) -> MediaReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file."""
+        self._container.close()
+
+    def __iter__(self) -> Iterator[MediaItem]:
+        """Yield every picture and block of sound.
+
+        Raises:
+            MediaError: nothing at all could be decoded.
+        """
+        streams = [s for s in (self._video, self._audio) if s is not None]
+        try:
+            for packet in self._container.demux(streams):
+                for item in self._decode(packet):
+                    self._items += 1
+                    self._reached_ns = max(self._reached_ns, item.pts_ns)
+                    yield item
+        except av.error.FFmpegError as error:
+            self.truncated = _short(error)
+        if self._items == 0:
+            raise MediaError(f"{self._path}: nothing in it could be decoded")
+        if self.truncated is None and self._cut_short():
+            self.truncated = f"ends at {self._reached_ns / NS_PER_S:.1f} s of {self.duration_s:.1f} s"
+
+    def _cut_short(self) -> bool:
+        """Matroska and others end silently where a file was cut: compare with the promised length."""
+        return self.duration_s is not None and self._reached_ns < (self.duration_s - _TAIL_S) * NS_PER_S
+
+    def _decode(self, packet: av.Packet[Any]) -> Iterator[MediaItem]:
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            # One damaged packet is a gap in the evidence, not the end of the file.
+            self.damaged += 1
+            return
+        for frame in frames:
+            if isinstance(frame, av.VideoFrame):
+                if frame.pts is not None and not frame.is_corrupt:
+                    yield self._picture(frame)
+            elif isinstance(frame, av.AudioFrame) and frame.samples:
+                yield self._sound(frame)
+
+    def _picture(self, frame: av.VideoFrame) -> VideoFrame:
+        pts_ns = _pts_ns(frame) - self._start_ns
+        return VideoFrame(pts_ns, upright_rgb(frame, self._pixel_aspect()), time.monotonic_ns())
+
+    def _pixel_aspect(self) -> float:
+        ratio = None if self._video is None else self._video.sample_aspect_ratio
+        return float(ratio) if ratio else 1.0
+
+    def _sound(self, frame: av.AudioFrame) -> AudioBlock:
+        pts_ns = self._audio_end_ns if frame.pts is None else _pts_ns(frame) - self._start_ns
+        self._audio_end_ns = pts_ns + frame.samples * NS_PER_S // frame.sample_rate
+        return AudioBlock(pts_ns, mono(frame), frame.sample_rate, time.monotonic_ns())
+
+
+def upright_rgb(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> UInt8:
+    """Convert a decoded picture of any pixel format to upright RGB with square pixels.
+
+    Args:
+        frame: the picture; its display matrix (phone orientation) is honoured.
+        pixel_aspect: width of a pixel over its height.
+
+    Returns:
+        uint8 ``[height, width, 3]``, no side longer than ``MAX_SIDE_PX``.
+    """
+    width, height = frame.width * pixel_aspect, float(frame.height)
+    scale = min(1.0, MAX_SIDE_PX / max(width, height))
+    rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if size != (frame.width, frame.height):
+        rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+    turns = round(frame.rotation / 90)
+    if _is_mirrored(frame):
+        # FFmpeg tells the angle as if the picture were only turned: the mirrored axis counts as half a turn.
+        rgb, turns = rgb[:, ::-1], turns + 2
+    return np.ascontiguousarray(np.rot90(rgb, turns % 4))
+
+
+def _is_mirrored(frame: av.VideoFrame) -> bool:
+    # PyAV's stub knows of one kind of side data only.
+    matrix = cast(Mapping[str, bytes], frame.side_data).get("DISPLAYMATRIX")
+    if matrix is None:
+        return False
+    a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(matrix), np.int32)[:5])
+    return a * d - b * c < 0
+
+
+def mono(frame: av.AudioFrame) -> Float32:
+    """Mix decoded sound to one channel: the mean of all but the low-frequency channel.
+
+    Returns:
+        float32 ``[n]`` at the frame's own rate, -1…1.
+    """
+    pcm = frame.to_ndarray()
+    channels = frame.layout.nb_channels
+    # Packed formats arrive as [1, n * channels], planar ones as [channels, n].
+    pcm = pcm if frame.format.is_planar else pcm.reshape(-1, channels).T
+    keep = [i for i, c in enumerate(frame.layout.channels) if c.name != _LOW_FREQUENCY] or [0]
+    return np.asarray(_to_float(pcm[keep]).mean(axis=0), np.float32)
+
+
+def _to_float(pcm: np.ndarray) -> Float32:
+    if pcm.dtype.kind == "f":
+        return pcm.astype(np.float32, copy=False)
+    info = np.iinfo(pcm.dtype)
+    middle = (info.max + info.min + 1) // 2  # 8-bit sound is unsigned
+    return ((pcm.astype(np.float32) - middle) / (info.max - middle + 1)).astype(np.float32)
+
+
+def _pick_video(container: av.container.InputContainer) -> av.VideoStream | None:
+    for stream in container.streams.video:
+        cover_art = bool(stream.disposition & av.stream.Disposition.attached_pic)
+        if _decodable(stream) and not cover_art:
+            stream.codec_context.thread_count = 1
+            return stream
+    return None
+
+
+def _decodable(stream: av.VideoStream | av.AudioStream) -> bool:
+    return stream.codec_context is not None
+
+
+def _pts_ns(frame: av.VideoFrame | av.AudioFrame) -> int:
+    # Integers all the way: a float would lose nanoseconds after some hours.
+    assert frame.pts is not None, "callers check pts"
+    assert frame.time_base is not None, "decoded frames carry a time base"
+    return frame.pts * NS_PER_S * frame.time_base.numerator // frame.time_base.denominator
+
+
+def _short(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,36 @@
+"""What can go wrong in the engine, as one tree.
+
+    EngineError
+    ├── AssetError       a face model is missing, or is not the file it should be
+    ├── MediaError       a file cannot be read as audio or video
+    ├── SettingsError    a YAML file or option is wrong
+    ├── ContractError    a model does not fit this program, or an input does not fit the model
+    └── BackendError     the inference runtime refused to load or run a graph
+
+Every message names the thing and the way out, in one line.  None of these is
+ever turned into a score.
+"""
+
+
+class EngineError(Exception):
+    """Base of every error the engine raises on purpose."""
+
+
+class AssetError(EngineError):
+    """A face model is missing or its SHA-256 is wrong."""
+
+
+class MediaError(EngineError):
+    """A file cannot be opened or decoded as audio or video."""
+
+
+class SettingsError(EngineError):
+    """A settings file or option holds an unknown key, a wrong type or a value out of bounds."""
+
+
+class ContractError(EngineError):
+    """A model's contract does not match this program, or a tensor does not match the contract."""
+
+
+class BackendError(EngineError):
+    """The inference runtime could not load or run a graph."""

@@ -1,0 +1,55 @@
+"""The two kinds of media item that flow from a source into the engine.
+
+Both carry ``pts_ns``: integer nanoseconds of *media time*, with one zero shared
+by picture and sound, so that lip-sync evidence survives.  ``captured_ns`` is the
+monotonic clock at arrival and serves latency figures only; the two clocks are
+never mixed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+NS_PER_S = 1_000_000_000
+
+Float32 = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioBlock:
+    """A run of mono samples without a gap inside.
+
+    Attributes:
+        pts_ns: media time of the first sample, in ns.
+        pcm: float32 ``[n]``, nominally -1…1.
+        rate_hz: sampling rate of ``pcm``.
+        captured_ns: monotonic arrival time, in ns.
+    """
+
+    pts_ns: int
+    pcm: Float32
+    rate_hz: int
+    captured_ns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoFrame:
+    """One upright picture.
+
+    Attributes:
+        pts_ns: media time at which the picture appears, in ns.
+        rgb: uint8 ``[height, width, 3]``, RGB, square pixels, already rotated upright.
+        captured_ns: monotonic arrival time, in ns.
+    """
+
+    pts_ns: int
+    rgb: UInt8
+    captured_ns: int
+
+
+MediaItem = AudioBlock | VideoFrame

@@ -1,0 +1,99 @@
+"""A model: its contract and its four graphs, verified and loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from avff.engine.backend import Backend, BackendFactory, Tensors
+from avff.engine.contract import GRAPHS, Contract, check_tensors, parse_contract
+from avff.engine.errors import ContractError
+
+CONTRACT_FILE = "contract.json"
+DEFAULT_MODEL = "avff-s"
+
+
+class Model:
+    """The loaded graphs of one contract.  Used by one thread at a time.
+
+    Args:
+        contract: what the graphs promise.
+        backends: one per graph name.
+    """
+
+    def __init__(self, contract: Contract, backends: Mapping[str, Backend]) -> None:
+        self.contract = contract
+        self._backends = backends
+
+    @property
+    def name(self) -> str:
+        """Architecture and the first digits of the fusion graph's hash: tells models apart in events."""
+        return f"{self.contract.name}@{self.contract.graphs['fusion'].sha256[:8]}"
+
+    def infer(self, graph: str, inputs: Tensors) -> Tensors:
+        """Run one graph on a batch.
+
+        Raises:
+            ContractError: the inputs, or what the runtime returned, do not fit the contract.
+            BackendError: the runtime failed.
+        """
+        spec = self.contract.graphs[graph]
+        check_tensors(graph, spec.inputs, inputs)
+        outputs = self._backends[graph].infer(inputs)
+        check_tensors(graph, spec.outputs, outputs)
+        return outputs
+
+    def close(self) -> None:
+        """Free the graphs."""
+        for backend in self._backends.values():
+            backend.close()
+
+
+def load_model(path: Path | None = None, *, threads: int = 2, factory: BackendFactory | None = None) -> Model:
+    """Load and verify a model.
+
+    Args:
+        path: directory with ``contract.json`` and the graphs; None for the embedded default.
+        threads: threads that one graph run may use.
+        factory: how graphs are loaded; ONNX Runtime on the CPU unless given.
+
+    Raises:
+        ContractError: the directory holds no model, another one, or an altered one.
+        BackendError: the runtime cannot load a graph.
+    """
+    if factory is None:
+        from avff.engine.backends.ort import ort_factory
+
+        factory = ort_factory(threads=threads)
+    directory: Traversable = path if path is not None else files("avff.engine") / "weights" / DEFAULT_MODEL
+    try:
+        contract = parse_contract((directory / CONTRACT_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ContractError(f"{directory}: holds no model ({CONTRACT_FILE} cannot be read)") from error
+    except ContractError as error:
+        raise ContractError(f"{directory}: {error}") from error
+    loaded: dict[str, Backend] = {}
+    for name in GRAPHS:
+        loaded[name] = factory(_verified(directory, contract, name), contract.graphs[name])
+    return Model(contract, loaded)
+
+
+def _verified(directory: Traversable, contract: Contract, graph: str) -> bytes:
+    spec = contract.graphs[graph]
+    if Path(spec.file).name != spec.file:
+        raise ContractError(f"{directory}: the contract names the file {spec.file!r} outside the model")
+    try:
+        content = (directory / spec.file).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ContractError(f"{directory}: {spec.file!r} cannot be read ({reason})") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != spec.sha256:
+        raise ContractError(
+            f"{directory}: {spec.file} has SHA-256 {found[:12]}…, the contract says {spec.sha256[:12]}…; "
+            f"the file was altered or belongs to another model"
+        )
+    return content

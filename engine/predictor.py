@@ -1,0 +1,219 @@
+"""Slices in, calibrated predictions out: tokens are computed once and reused by every window.
+
+The encoders see one slice each; their tokens are kept per stream for the 8 windows
+that slice belongs to, and only the fusion graph runs on whole windows.  Several
+streams share a batch.  Pure but for the model: no clock, no thread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from avff.engine.contract import CLIP_OUTPUTS, Affine, Calibration
+from avff.engine.evidence import SliceFacts, modality_of, window_coverage
+from avff.engine.features import audio_tensor, landmark_tensor, video_tensor
+from avff.engine.media import Float32
+from avff.engine.model import Model
+from avff.engine.slices import Coverage, Prediction, Reason, Slice
+from avff.engine.spec import SPEC
+
+MAX_BATCH = 32
+"""Windows or slices in one graph run; more are split."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SliceTokens:
+    """One slice's tokens, float32 ``[8, width]`` each (zeros without evidence), and its facts."""
+
+    facts: SliceFacts
+    video: Float32
+    audio: Float32
+    landmarks: Float32
+
+
+class StreamState:
+    """The last 8 slices of one stream.  Owned by the predictor; give each stream its own."""
+
+    def __init__(self) -> None:
+        self.recent: deque[SliceTokens] = deque(maxlen=SPEC.window_slices)
+
+    def append(self, tokens: SliceTokens) -> None:
+        """Add the next slice; slices dropped before it leave blanks, so that coverage tells of them."""
+        if self.recent:
+            first = max(self.recent[-1].facts.index + 1, tokens.facts.index - SPEC.window_slices)
+            for index in range(first, tokens.facts.index):
+                self.recent.append(_blank(tokens, index))
+        self.recent.append(tokens)
+
+
+def _blank(like: SliceTokens, index: int) -> SliceTokens:
+    """A slice that never arrived."""
+    nothing = np.zeros_like(like.video)
+    return SliceTokens(like.facts.missing(index), nothing, nothing, nothing)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Window:
+    """A window on its way through the fusion graph."""
+
+    recent: tuple[SliceTokens, ...]
+    coverage: Coverage
+    modality: str
+    reason: Reason | None
+    track: int | None
+
+
+class Predictor:
+    """Runs a model on slices of any number of streams.
+
+    Args:
+        model: used by this predictor alone.
+        hop_slices: slices from one prediction to the next.
+    """
+
+    def __init__(self, model: Model, *, hop_slices: int = 1) -> None:
+        self._model = model
+        self._hop_slices = hop_slices
+
+    def predict(self, batch: Sequence[tuple[StreamState, Slice]]) -> list[tuple[StreamState, Prediction]]:
+        """Encode new slices and score the windows they complete, in the order given.
+
+        Args:
+            batch: slices with their stream's state, each stream's slices in time order.
+
+        Raises:
+            ContractError, BackendError: the model failed; there is no score then.
+        """
+        due: list[tuple[StreamState, _Window]] = []
+        for (state, piece), tokens in zip(batch, self._encode([s for _, s in batch]), strict=True):
+            state.append(tokens)
+            if (piece.index + 1) % self._hop_slices == 0:
+                due.append((state, self._judge(tuple(state.recent))))
+        scored = iter(self._fuse([w for _, w in due if w.reason is None]))
+        return [(state, next(scored) if w.reason is None else _abstain(w)) for state, w in due]
+
+    def _encode(self, slices: Sequence[Slice]) -> list[SliceTokens]:
+        faces = [s.face if s.face is not None and s.face.ok.any() else None for s in slices]
+        video = self._tokens("video", [None if f is None else video_tensor(f.faces) for f in faces])
+        points = self._tokens(
+            "landmarks", [None if f is None else landmark_tensor(f.landmarks, f.motion) for f in faces]
+        )
+        sound = [audio_tensor(s.audio) if s.audio_ok > 0 else None for s in slices]
+        audio = self._tokens("audio", sound)
+        return [
+            SliceTokens(SliceFacts.of(s), v, a, p)
+            for s, v, a, p in zip(slices, video, audio, points, strict=True)
+        ]
+
+    def _tokens(self, graph: str, tensors: Sequence[Float32 | None]) -> list[Float32]:
+        """Run an encoder on the slices that have its input; the others get zeros."""
+        blank = np.zeros((SPEC.slice_frames, self._model.contract.width), np.float32)
+        tokens = [blank] * len(tensors)
+        present = [i for i, t in enumerate(tensors) if t is not None]
+        for start in range(0, len(present), MAX_BATCH):
+            part = present[start : start + MAX_BATCH]
+            stacked = np.stack([t for i in part if (t := tensors[i]) is not None])
+            for i, out in zip(part, self._model.infer(graph, {graph: stacked})["tokens"], strict=True):
+                tokens[i] = out
+        return tokens
+
+    def _judge(self, recent: tuple[SliceTokens, ...]) -> _Window:
+        facts = [t.facts for t in recent]
+        track = next((f.track for f in reversed(facts) if f.track is not None), None)
+        coverage = window_coverage(facts, track)
+        modality, reason = modality_of(facts, track, coverage, self._model.contract.calibration.any)
+        return _Window(recent, coverage, modality, reason, track if modality != "audio" else None)
+
+    def _fuse(self, windows: Sequence[_Window]) -> list[Prediction]:
+        made: list[Prediction] = []
+        for start in range(0, len(windows), MAX_BATCH):
+            part = windows[start : start + MAX_BATCH]
+            out = self._model.infer("fusion", fusion_inputs([(w.recent, w.track, w.modality) for w in part]))
+            made += [
+                self._prediction(w, out["clip"][i], out["frames"][i], out["sync"][i])
+                for i, w in enumerate(part)
+            ]
+        return made
+
+    def _prediction(self, window: _Window, clip: Float32, frames: Float32, sync: Float32) -> Prediction:
+        if not (np.isfinite(clip).all() and np.isfinite(frames).all() and np.isfinite(sync).all()):
+            return _abstain(window, Reason.MODEL_NAN)
+        logits = dict(zip(CLIP_OUTPUTS, map(float, clip), strict=True))
+        calibration = self._model.contract.calibration
+        return _finish(
+            window,
+            logit=_affine(calibration.any[window.modality], logits["any"]),
+            parts=_parts(calibration, window.modality, logits),
+            frames=frames,
+            sync=sync if window.modality == "av" else None,
+        )
+
+
+def fusion_inputs(
+    windows: Sequence[tuple[Sequence[SliceTokens], int | None, str]],
+) -> dict[str, Float32]:
+    """Stack windows for the fusion graph.
+
+    Args:
+        windows: 8 slices each, the face track they are about, and the modality to score by.
+
+    Returns:
+        tokens float32 ``[n, 64, width]`` by encoder name, and ``video_ok``, ``audio_ok``
+        float32 ``[n, 64]``: 1 where there is evidence, 0 where the network must look away.
+    """
+    masks = [
+        (
+            np.concatenate([t.facts.face_mask(track) for t in recent]) & (modality != "audio"),
+            np.concatenate([t.facts.audio_mask() for t in recent]) & (modality != "video"),
+        )
+        for recent, track, modality in windows
+    ]
+    return {
+        "video": np.stack([np.concatenate([t.video for t in recent]) for recent, _, _ in windows]),
+        "audio": np.stack([np.concatenate([t.audio for t in recent]) for recent, _, _ in windows]),
+        "landmarks": np.stack([np.concatenate([t.landmarks for t in recent]) for recent, _, _ in windows]),
+        "video_ok": np.stack([m[0] for m in masks]).astype(np.float32),
+        "audio_ok": np.stack([m[1] for m in masks]).astype(np.float32),
+    }
+
+
+def _parts(calibration: Calibration, modality: str, logits: dict[str, float]) -> dict[str, float]:
+    shown = {"av": ("video", "audio", "desync"), "video": ("video",), "audio": ("audio",)}[modality]
+    return {
+        p: _probability(_affine(calibration.parts[p], logits[p])) for p in shown if p in calibration.parts
+    }
+
+
+def _affine(by: Affine, logit: float) -> float:
+    return by.scale * logit + by.offset
+
+
+def _probability(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-max(-60.0, min(60.0, log_odds))))
+
+
+def _abstain(window: _Window, reason: Reason | None = None) -> Prediction:
+    return _finish(window, reason=reason or window.reason)
+
+
+def _finish(
+    window: _Window,
+    *,
+    logit: float | None = None,
+    reason: Reason | None = None,
+    parts: dict[str, float] | None = None,
+    frames: Float32 | None = None,
+    sync: Float32 | None = None,
+) -> Prediction:
+    last = window.recent[-1].facts
+    start = max(0, last.index + 1 - SPEC.window_slices)
+    return Prediction(
+        index=last.index, start_ns=start * SPEC.slice_ns, end_ns=(last.index + 1) * SPEC.slice_ns,
+        logit=logit, reason=reason, parts=parts or {}, modality=window.modality, frames=frames, sync=sync,
+        coverage=window.coverage, track=window.track, captured_ns=last.captured_ns,
+    )  # fmt: skip
