@@ -1,0 +1,177 @@
+"""``avffd``: argv to configuration to exit code.  Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+import avff
+from avff.daemon.errors import DaemonError, ExitCode, exit_code_of
+from avff.daemon.worker import abandoned_threads
+
+if TYPE_CHECKING:
+    from avff.daemon.config import DaemonConfig
+
+log = logging.getLogger("avff")
+
+EPILOG = """\
+examples:
+  avffd --source clip.mp4                score a file as fast as it can be read
+  avffd --source clip.mp4 --realtime     ... at its own speed
+  avffd --source webcam --format jsonl   one JSON line per hop on stdout (docs/events.md)
+  avffd --source demo                    the clip that comes with the program, a fake
+
+Scores are probabilities of fake, 0 to 1; null with a reason where there is no evidence.
+A file that breaks off is scored to that point, with a warning.
+
+exit codes:
+    0  done, or stopped by SIGINT or SIGTERM and drained
+    2  wrong usage
+   65  the media cannot be read
+   66  no such input
+   69  a camera or a face model is not available
+   70  the engine failed, or an internal error
+   74  the output cannot be written
+   78  wrong configuration or model
+  130, 143  ended at once, by a second SIGINT or SIGTERM or because draining took too long
+
+AVFF_DEBUG=1 shows the traceback of an error.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code.
+
+    A thread that could not be joined (a driver that never returns) must not hold the
+    process back or crash it while the interpreter shuts down: then it ends here and now.
+    """
+    arguments = _parser().parse_args(argv)
+    _start_logging()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = _run(arguments)
+    except KeyboardInterrupt:  # before the daemon caught signals: there is nothing to drain
+        code = int(ExitCode.OK)
+    except Exception as error:  # the last line of defence: one line instead of a traceback
+        code = _failed(error)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # all is written; an exit code of 0 stays 0
+    if abandoned_threads():
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = _configuration(arguments)
+    from avff.daemon.build import daemon_from_config
+
+    return asyncio.run(daemon_from_config(config).run())
+
+
+def _configuration(arguments: argparse.Namespace) -> DaemonConfig:
+    """Read the configuration file, if any, and put the flags over it.
+
+    Raises:
+        SettingsError: the file holds an unknown key or a wrong value.
+    """
+    from avff.daemon.config import DaemonConfig
+
+    if arguments.config is None:
+        values: dict[str, Any] = {}
+    else:
+        from avff.engine.settings import load_settings
+
+        values = load_settings(arguments.config, DaemonConfig).model_dump()
+    for key in ("source", "name", "format", "model"):
+        if getattr(arguments, key) is not None:
+            values[key] = getattr(arguments, key)
+    if arguments.realtime:
+        values["realtime"] = True
+    engine = {"threads": arguments.threads, "hop_slices": arguments.hop}
+    values["engine"] = values.get("engine", {}) | {k: v for k, v in engine.items() if v is not None}
+    return DaemonConfig.model_validate(values)
+
+
+def _failed(error: Exception) -> int:
+    """Say in one line what happened and return the exit code."""
+    from avff.engine.errors import EngineError
+
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    known = isinstance(error, DaemonError | EngineError)
+    text = str(error) if known else f"internal error: {type(error).__name__}: {error} (AVFF_DEBUG=1: where)"
+    log.error("%s", " ".join(text.split()))
+    if os.environ.get("AVFF_DEBUG") == "1":
+        traceback.print_exception(error)
+    return int(exit_code_of(error)) or ExitCode.ENGINE
+
+
+def _start_logging() -> None:
+    """One line a record on stderr; on a terminal it first wipes the live line."""
+    handler = logging.StreamHandler(_stderr_of_our_own())
+    wipe = "\r\x1b[K" if sys.stderr.isatty() else ""
+    handler.setFormatter(logging.Formatter(f"{wipe}avffd: %(message)s"))
+    log.handlers = [handler]
+    log.propagate = False
+
+
+def _stderr_of_our_own() -> TextIO:
+    """Return stderr behind another descriptor: number 2 is mute while face models load (engine)."""
+    if sys.stderr is None:  # the caller closed it; number 2 must not become a file of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = _text_to(2)
+    return _text_to(os.dup(2))
+
+
+def _text_to(fd: int) -> TextIO:
+    return open(fd, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="avffd",
+        description="Scores talking people, from a file or a camera, for audio-visual deepfakes.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--source", metavar="URI", help="a path, webcam, webcam:N, webcam:/dev/videoN, or demo")
+    add("--config", metavar="FILE", type=Path, help="YAML settings (configs/daemon.yaml); flags override")
+    add("--name", metavar="NAME", help="name of the stream in events")
+    add("--realtime", action="store_true", help="play a file at its own speed")
+    add("--format", choices=("jsonl", "text"), help="of stdout; text on a terminal, else jsonl")
+    add("--model", metavar="DIR", type=Path, help="exported model; the embedded one by default")
+    add("--threads", metavar="N", type=_at_least_one, help="CPU threads of the engine (default 2)")
+    add("--hop", metavar="SLICES", type=_hop, help="slices of 320 ms between scores, 1 to 8 (default 1)")
+    add("--version", action="version", version=f"avffd {avff.__version__}")
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    return _integer(text, 1, 256)
+
+
+def _hop(text: str) -> int:
+    return _integer(text, 1, 8)
+
+
+def _integer(text: str, lowest: int, highest: int) -> int:
+    if not text.isdecimal() or not lowest <= int(text) <= highest:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {lowest} to {highest}")
+    return int(text)

@@ -1,0 +1,83 @@
+"""The daemon's settings: one frozen tree, filled from YAML and flags.
+
+Unknown keys and wrong types are errors (:func:`avff.engine.settings.load_settings`
+names file, line, key and the nearest known key).  ``configs/daemon.yaml`` documents
+each value with its consequence.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Settings(BaseModel):
+    # Strict: "2" is not 2, and 1 is not true; a typo must not pass for a value.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class EngineSettings(_Settings):
+    """How the model is run."""
+
+    threads: int = Field(default=2, ge=1, le=256, description="CPU threads of the inference runtime")
+    batch: int = Field(default=8, ge=1, le=256, description="most slices in one call, over all streams")
+    hop_slices: int = Field(default=1, ge=1, le=8, description="slices of 320 ms from one score to the next")
+
+
+class RollingSettings(_Settings):
+    """How window scores become the rolling score."""
+
+    time_constant_s: float = Field(
+        default=5.0, gt=0, le=3600, description="age at which a window counts 1/e, s of media time"
+    )
+    reset_after_s: float = Field(
+        default=10.0, gt=0, le=3600, description="longest bridged gap in evidence, s of media time"
+    )
+
+
+class QueueSettings(_Settings):
+    """Sizes of the mailboxes between stages: more rides out stalls, less is fresher and smaller."""
+
+    file_batches: int = Field(
+        default=2, ge=1, le=64, description="decoded batches of a file (16 items or 8 MB each)"
+    )
+    live_frames: int = Field(
+        default=4, ge=1, le=64, description="pictures of a live source; the oldest is dropped"
+    )
+    file_slices: int = Field(default=8, ge=1, le=256, description="slices of a file that wait for the engine")
+    live_slices: int = Field(
+        default=2, ge=1, le=64, description="slices of a live source; the oldest is dropped"
+    )
+    events: int = Field(default=256, ge=16, le=100_000, description="events that wait for one sink")
+
+
+class CameraSettings(_Settings):
+    """What is asked of a camera; it may answer with something else."""
+
+    width: int = Field(default=1280, ge=160, le=7680, description="picture width, px")
+    height: int = Field(default=720, ge=120, le=4320, description="picture height, px")
+    fps: int = Field(default=30, ge=5, le=120, description="pictures a second")
+
+
+class DaemonConfig(_Settings):
+    """Everything ``avffd`` can be told."""
+
+    source: str | None = Field(
+        default=None, description="a path, demo, webcam, webcam:N or webcam:/dev/videoN"
+    )
+    name: str | None = Field(
+        default=None, min_length=1, description="name of the stream; by default from the source"
+    )
+    realtime: bool = Field(default=False, description="play a file at its own speed")
+    format: Literal["jsonl", "text"] | None = Field(
+        default=None, description="of stdout; by default text on a terminal"
+    )
+    model: Annotated[Path | None, Field(strict=False)] = Field(
+        default=None, description="directory of an exported model; the embedded one by default"
+    )
+    engine: EngineSettings = EngineSettings()
+    rolling: RollingSettings = RollingSettings()
+    queues: QueueSettings = QueueSettings()
+    camera: CameraSettings = CameraSettings()

@@ -1,0 +1,174 @@
+"""What leaves the daemon: versioned events.  Field by field in ``docs/events.md``.
+
+A field is never renamed or given another meaning within a version; new fields may
+be added.  ``null`` always means "not known", never zero.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from avff.daemon.rolling import evidence, probability
+from avff.daemon.summary import POOLING, Summary, seconds
+from avff.engine.slices import Coverage, Prediction, Reason
+
+VERSION = 1
+PARTS = ("video", "audio", "desync")
+_DECIMALS = 6
+"""Of probabilities: finer than the 1e-5 to which streaming and offline scores agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreEvent:
+    """One window of one stream.
+
+    Attributes:
+        stream: name of the stream.
+        start_ns, end_ns: media time of the window, in ns.
+        score: probability 0…1 that anything in the window is fake; None with ``reason``.
+        reason: why there is no score, else None.
+        rolling: rolling probability 0…1, or None when this window is no evidence.
+        parts: probability 0…1 by head (``video``, ``audio``, ``desync``), None where not given.
+        modality: what the score rests on: ``av``, ``video`` or ``audio``.
+        coverage: shares 0…1 of the window that hold evidence.
+        track: face track the score belongs to, or None.
+        latency_ms: from the arrival of the window's newest item to the making of this event.
+        dropped: items lost so far in this stream because a later stage was too slow.
+        model: name of the model.
+    """
+
+    stream: str
+    start_ns: int
+    end_ns: int
+    score: float | None
+    reason: str | None
+    rolling: float | None
+    parts: Mapping[str, float | None]
+    modality: str
+    coverage: Coverage
+    track: int | None
+    latency_ms: float
+    dropped: int
+    model: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event as it is written: version, type and rounded numbers."""
+        return {
+            "v": VERSION,
+            "type": "score",
+            "stream": self.stream,
+            "t": seconds(self.end_ns),
+            "window": [seconds(self.start_ns), seconds(self.end_ns)],
+            "score": _rounded(self.score),
+            "reason": self.reason,
+            "rolling": _rounded(self.rolling),
+            "parts": {name: _rounded(self.parts.get(name)) for name in PARTS},
+            "modality": self.modality,
+            "coverage": {
+                "video": round(self.coverage.video, 3),
+                "audio": round(self.coverage.audio, 3),
+                "face": round(self.coverage.face, 3),
+            },
+            "track": self.track,
+            "latency_ms": round(self.latency_ms, 1),
+            "dropped": self.dropped,
+            "model": self.model,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryEvent:
+    """The end of one stream.
+
+    Attributes:
+        stream: name of the stream.
+        summary: verdict, pooled score, suspicious spans, timeline.
+        threshold: probability 0…1 from which the verdict is ``fake``.
+        ended: ``end`` of the media, ``stopped`` by a signal, or ``lost`` (broke off).
+        dropped: items lost in this stream because a later stage was too slow.
+        model: name of the model.
+    """
+
+    stream: str
+    summary: Summary
+    threshold: float
+    ended: str
+    dropped: int
+    model: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event as it is written."""
+        made = self.summary
+        return {
+            "v": VERSION,
+            "type": "summary",
+            "stream": self.stream,
+            "t": seconds(made.end_ns),
+            "verdict": str(made.verdict),
+            "score": _rounded(made.score),
+            "threshold": _rounded(self.threshold),
+            "pooling": POOLING,
+            "max": _rounded(made.peak),
+            "share_above": _rounded(made.share),
+            "windows": {"scored": made.scored, "abstained": made.abstained},
+            "spans": [
+                {"start": seconds(span.start_ns), "end": seconds(span.end_ns), "peak": _rounded(span.peak)}
+                for span in made.spans
+            ],
+            "timeline": {"step_s": seconds(made.step_ns), "max": [_rounded(v) for v in made.timeline]},
+            "ended": self.ended,
+            "dropped": self.dropped,
+            "model": self.model,
+        }
+
+
+Event = ScoreEvent | SummaryEvent
+
+
+def score_event(
+    prediction: Prediction, rolling: float | None, *, stream: str, model: str, dropped: int, now_ns: int
+) -> ScoreEvent:
+    """Make the event of one prediction.
+
+    Args:
+        prediction: what the engine said of the window.
+        rolling: rolling probability after it, or None.
+        stream: name of the stream.
+        model: name of the model.
+        dropped: items lost so far.
+        now_ns: monotonic clock, in ns.
+    """
+    logit = evidence(prediction)
+    return ScoreEvent(
+        stream=stream,
+        start_ns=prediction.start_ns,
+        end_ns=prediction.end_ns,
+        score=None if logit is None else probability(logit),
+        # No logit and no reason, or a logit that is not finite: the network broke down.
+        reason=None if logit is not None else str(prediction.reason or Reason.MODEL_NAN),
+        rolling=rolling,
+        parts=prediction.parts,
+        modality=prediction.modality,
+        coverage=prediction.coverage,
+        track=prediction.track,
+        latency_ms=max(0.0, (now_ns - prediction.captured_ns) / 1e6),
+        dropped=dropped,
+        model=model,
+    )
+
+
+def to_line(event: Event) -> str:
+    """Return an event as one line of JSON with its line end.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON cannot say.
+    """
+    return json.dumps(event.to_json(), allow_nan=False, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, _DECIMALS)

@@ -1,0 +1,282 @@
+"""Webcams, captured with OpenCV in a thread of their own; the newest picture wins.
+
+``VideoCapture`` blocks, buffers old pictures and has no way to be interrupted, so
+its thread takes every picture at once, stamps it and drops what nobody wanted.
+Picture only: the microphone is a source of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from avff.daemon.config import CameraSettings
+from avff.daemon.errors import ExitCode, SourceError
+from avff.daemon.mailbox import Mailbox, MailboxClosed, Policy
+from avff.daemon.sources.base import SourceSettings
+from avff.daemon.worker import Worker
+from avff.engine.media import MediaItem, UInt8, VideoFrame
+
+log = logging.getLogger(__name__)
+
+OPEN_TIMEOUT_S = 10.0
+FIRST_PICTURE_S = 5.0
+"""Cameras need a moment for exposure; cheap ones more than two seconds."""
+PICTURE_TIMEOUT_S = 2.0
+MAX_WIDTH_PX = 1280
+RETRY_S = 0.01
+SYSFS = Path("/sys/class/video4linux")
+
+
+class Capture(Protocol):
+    """The part of ``cv2.VideoCapture`` that is used here."""
+
+    def grab(self) -> bool:
+        """Wait for the next picture."""
+        ...
+
+    def retrieve(self) -> tuple[bool, Any]:
+        """Decode it: whether that worked, and uint8 ``[height, width, 3]`` in BGR."""
+        ...
+
+    def release(self) -> None:
+        """Close the device."""
+        ...
+
+
+def open_webcam(rest: str, name: str | None, settings: SourceSettings) -> WebcamSource:
+    """Return the source for a camera: nothing = the first one, a number, or a device node.
+
+    Raises:
+        SourceError: neither a number nor a device.
+    """
+    if rest and not re.fullmatch(r"\d{1,3}|/dev/.+", rest):
+        raise SourceError(f"webcam:{rest}: no camera; give webcam:N or webcam:/dev/videoN", ExitCode.USAGE)
+    default_name = f"webcam:{rest}" if rest else "webcam"
+    return WebcamSource(camera_device(rest or "0"), name or default_name, settings)
+
+
+def camera_device(which: str) -> str | int:
+    """Return what OpenCV is to open: a device node on Linux, a number elsewhere."""
+    if which.isdigit() and not sys.platform.startswith("linux"):
+        return int(which)
+    return f"/dev/video{which}" if which.isdigit() else which
+
+
+def cameras_found(sysfs: Path = SYSFS) -> list[str]:
+    """Return ``/dev/videoN (name)`` for each video node the kernel knows, Linux only."""
+    nodes = sorted(sysfs.glob("video*"), key=lambda node: (len(node.name), node.name))
+    return [f"/dev/{node.name} ({_camera_name(node)})" for node in nodes]
+
+
+def _camera_name(node: Path) -> str:
+    try:
+        return (node / "name").read_text().strip()
+    except OSError:
+        return "unnamed"
+
+
+class WebcamSource:
+    """One camera.
+
+    Args:
+        device: device node or number.
+        name: of the stream.
+        settings: queue sizes and what to ask of the camera.
+        open_capture: opens the device, in the capture thread; a seam for tests.
+    """
+
+    live = True
+    has_video = True
+    has_audio = False
+    max_skew_ns: int | None = 200_000_000
+
+    def __init__(
+        self,
+        device: str | int,
+        name: str,
+        settings: SourceSettings,
+        open_capture: Callable[[str | int, CameraSettings], Capture] | None = None,
+    ) -> None:
+        self.name = name
+        self._device = device
+        self._camera = settings.camera
+        self._open_capture = open_capture
+        self._box: Mailbox[VideoFrame] = Mailbox(settings.queues.live_frames, Policy.DROP_OLDEST)
+        self._worker = Worker(f"capture:{name}")
+        self._stopping = threading.Event()
+        self._zero_ns = 0
+        self._ignored = 0
+
+    @property
+    def dropped(self) -> int:
+        """Pictures lost since iteration began."""
+        return self._box.dropped - self._ignored
+
+    async def __aenter__(self) -> Self:
+        """Open the camera and wait for its first picture.
+
+        Raises:
+            SourceError: there is no such camera, it is busy, or it gives no picture.
+        """
+        if self._open_capture is None:
+            _check_device(self._device)
+        try:
+            await self._start()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the camera in its own thread; a driver that never returns is abandoned."""
+        self.stop()
+        # OpenCV waits 10 s for a picture; when none comes, the error that follows has said so.
+        await self._worker.close(warn=False)
+
+    def stop(self) -> None:
+        """End the iteration after the pictures that already wait."""
+        self._stopping.set()
+        self._box.close()
+
+    def __aiter__(self) -> Self:
+        """Start media time now; pictures from before are not wanted and not counted."""
+        self._box.clear()
+        self._ignored = self._box.dropped
+        self._zero_ns = time.monotonic_ns()
+        return self
+
+    async def __anext__(self) -> list[MediaItem]:
+        """Return the pictures that wait, at least one.
+
+        Raises:
+            SourceError: the camera gave none for ``PICTURE_TIMEOUT_S``.
+        """
+        while True:
+            frames = await self._next(PICTURE_TIMEOUT_S)
+            batch = [self._on_media_time(f) for f in frames if f.captured_ns >= self._zero_ns]
+            if batch:
+                return list(batch)
+
+    async def _start(self) -> None:
+        open_capture = self._open_capture or _open_cv2
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                capture = await self._worker.run(open_capture, self._device, self._camera)
+        except TimeoutError:
+            raise SourceError(f"camera {self._device} not open after {OPEN_TIMEOUT_S:g} s", _GONE) from None
+        reading = self._worker.submit(self._capture, capture, asyncio.get_running_loop())
+        reading.add_done_callback(_retrieve)
+        try:
+            await self._next(FIRST_PICTURE_S)
+        except SourceError:
+            raise SourceError(
+                f"camera {self._device} gives no picture; is another program using it?", _GONE
+            ) from None
+
+    async def _next(self, timeout_s: float) -> list[VideoFrame]:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._box.get_many(self._box.capacity)
+        except MailboxClosed:
+            if self._stopping.is_set():
+                raise StopAsyncIteration from None
+            raise SourceError(f"camera {self._device} was closed by its driver", _GONE) from None
+        except TimeoutError:
+            raise SourceError(
+                f"camera {self._device}: no picture for {timeout_s:g} s; was it unplugged?", _GONE
+            ) from None
+
+    def _on_media_time(self, frame: VideoFrame) -> VideoFrame:
+        return VideoFrame(frame.captured_ns - self._zero_ns, frame.rgb, frame.captured_ns)
+
+    def _capture(self, capture: Capture, loop: asyncio.AbstractEventLoop) -> None:
+        """Take pictures until told to stop, in the worker's thread."""
+        try:
+            while not self._stopping.is_set():
+                if not capture.grab():
+                    self._stopping.wait(RETRY_S)  # the watchdog in the loop gives up, not this
+                    continue
+                captured_ns = time.monotonic_ns()
+                ok, bgr = capture.retrieve()
+                if ok and bgr is not None:
+                    frame = VideoFrame(0, _to_rgb(bgr), captured_ns)
+                    loop.call_soon_threadsafe(self._box.put_nowait, frame)
+        finally:
+            capture.release()
+            loop.call_soon_threadsafe(self._box.close)
+
+
+_GONE = ExitCode.UNAVAILABLE
+
+
+def _check_device(device: str | int) -> None:
+    """Refuse a missing node by listing the ones there are."""
+    if isinstance(device, str) and not Path(device).exists():
+        found = cameras_found()
+        there_is = f"found {', '.join(found)}" if found else "no camera found"
+        raise SourceError(f"there is no camera {device}; {there_is}", _GONE)
+
+
+def _open_cv2(device: str | int, camera: CameraSettings) -> Capture:
+    """Open a camera with OpenCV.
+
+    Raises:
+        SourceError: the device is no camera, is busy, or may not be read.
+    """
+    import cv2  # 60 MB of library, only for those who have a camera
+
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # its warnings say less than the error below
+    backend = cv2.CAP_V4L2 if sys.platform.startswith("linux") else cv2.CAP_ANY
+    capture = cv2.VideoCapture(device, backend)
+    if not capture.isOpened():
+        capture.release()
+        raise SourceError(_why_not(device), _GONE)
+    # MJPG first: in the default uncompressed format most cameras give 5-10 pictures a second
+    # at 720p, and the format takes effect only when the size is set after it.
+    capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+    capture.set(cv2.CAP_PROP_FRAME_WIDTH, camera.width)
+    capture.set(cv2.CAP_PROP_FRAME_HEIGHT, camera.height)
+    capture.set(cv2.CAP_PROP_FPS, camera.fps)
+    return capture
+
+
+def _why_not(device: str | int) -> str:
+    """Say why a device that exists could not be opened."""
+    try:
+        with open(device, "rb"):
+            pass
+    except PermissionError:
+        return f"no permission for camera {device}; add yourself to the group 'video'"
+    except OSError as error:
+        return f"camera {device} cannot be opened ({error.strerror})"
+    return f"camera {device} cannot be opened; it is busy in another program, or no camera"
+
+
+def _to_rgb(bgr: UInt8) -> UInt8:
+    """Turn OpenCV's BGR into RGB, no wider than ``MAX_WIDTH_PX``."""
+    import cv2
+
+    height, width = bgr.shape[:2]
+    if width > MAX_WIDTH_PX:
+        size = (MAX_WIDTH_PX, max(1, round(height * MAX_WIDTH_PX / width)))
+        bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA).astype("uint8", copy=False)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype("uint8", copy=False)
+
+
+def _retrieve(reading: asyncio.Future[None]) -> None:
+    """Log what a capture thread died of; the watchdog reports the missing pictures."""
+    if not reading.cancelled() and (error := reading.exception()) is not None:
+        log.warning("capture stopped: %s", error)

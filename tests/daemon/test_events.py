@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avff.daemon.events import Event, SummaryEvent, score_event, to_line
+from avff.daemon.summary import Summariser
+from avff.engine.slices import Prediction, Reason
+from tests.support.scripted import make_prediction
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "events.md"
+
+
+def _event(prediction: Prediction, rolling: float | None = None) -> Event:
+    return score_event(prediction, rolling, stream="cam", model="m@1", dropped=2, now_ns=5_000_000)
+
+
+def _summary(logits: list[float | None]) -> SummaryEvent:
+    summary = Summariser(0.5)
+    for k, logit in enumerate(logits):
+        summary.push(make_prediction(k, logit))
+    return SummaryEvent("cam", summary.result(), 0.5, "end", 0, "m@1")
+
+
+def _read(event: Event) -> dict[str, Any]:
+    line = to_line(event)
+    assert line.endswith("\n")
+    assert line.count("\n") == 1
+    read: dict[str, Any] = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    return read
+
+
+def test_score_event_on_the_wire() -> None:
+    """Every field, as documented."""
+    read = _read(_event(make_prediction(9, 0.0, captured_ns=2_000_000), 0.25))
+    assert read == {
+        "v": 1,
+        "type": "score",
+        "stream": "cam",
+        "t": 3.2,
+        "window": [0.64, 3.2],
+        "score": 0.5,
+        "reason": None,
+        "rolling": 0.25,
+        "parts": {"video": 0.5, "audio": 0.25, "desync": 0.125},
+        "modality": "av",
+        "coverage": {"video": 1.0, "audio": 1.0, "face": 1.0},
+        "track": 1,
+        "latency_ms": 3.0,
+        "dropped": 2,
+        "model": "m@1",
+    }
+
+
+def test_null_score_has_a_reason() -> None:
+    """Null comes with its reason, and absent parts are null too."""
+    read = _read(_event(make_prediction(0, None, reason=Reason.NO_FACE)))
+    assert (read["score"], read["rolling"], read["reason"]) == (None, None, "no_face")
+    assert read["parts"] == {"video": None, "audio": None, "desync": None}
+
+
+@pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
+def test_a_logit_that_is_not_finite_is_model_nan(logit: float) -> None:
+    """The line stays valid JSON and never says 0 or 1."""
+    read = _read(_event(make_prediction(9, logit)))
+    assert (read["score"], read["reason"]) == (None, "model_nan")
+
+
+def test_summary_event_on_the_wire() -> None:
+    """The summary names its pooling and its threshold."""
+    read = _read(_summary([None, 2.0, 2.0]))
+    assert read["verdict"] == "fake"
+    assert (read["pooling"], read["threshold"]) == ("mean_logit", 0.5)
+    assert read["windows"] == {"scored": 2, "abstained": {"too_short": 1}}
+    assert read["timeline"]["max"][0] is None
+    assert read["spans"] == [{"start": 0.0, "end": 0.96, "peak": pytest.approx(0.880797)}]
+
+
+def test_summary_without_windows_abstains() -> None:
+    """Nothing seen, nothing said."""
+    read = _read(_summary([]))
+    assert (read["verdict"], read["score"], read["max"], read["share_above"]) == ("abstain", None, None, None)
+
+
+@pytest.mark.parametrize(
+    "event", [_event(make_prediction(9, 0.0)), _summary([1.0])], ids=["score", "summary"]
+)
+def test_every_field_is_documented(event: Event) -> None:
+    """The document has a row for each field on the wire."""
+    section = DOCUMENT.read_text().split(f"## `{event.to_json()['type']}`")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(event.to_json())

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+
+from avff.daemon.events import ScoreEvent, SummaryEvent, score_event
+from avff.daemon.sinks.render import bar, live_line, score_line, sparkline, summary_text
+from avff.daemon.summary import Summariser
+from avff.engine.slices import Reason
+from tests.support.scripted import make_prediction
+
+
+def _score(logit: float | None, rolling: float | None = None, reason: Reason | None = None) -> ScoreEvent:
+    prediction = make_prediction(9, logit, reason=reason)
+    return score_event(prediction, rolling, stream="clip.mp4", model="m@1", dropped=0, now_ns=0)
+
+
+def _summary(logits: list[float | None], ended: str = "end") -> str:
+    summary = Summariser(0.5)
+    for k, logit in enumerate(logits):
+        summary.push(make_prediction(k, logit))
+    return summary_text(SummaryEvent("clip.mp4", summary.result(), 0.5, ended, 0, "m@1"))
+
+
+def test_sparkline_shows_height_and_gaps() -> None:
+    """Lowest, highest, and nothing."""
+    assert sparkline([0.0, None, 0.5, 1.0]) == "▁·▅█"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "    "), (0.5, "██  "), (1.0, "████"), (None, "····"), (9.0, "████")]
+)
+def test_bar_has_its_width(value: float | None, text: str) -> None:
+    """A bar is always as wide as asked for."""
+    assert bar(value, 4) == text
+
+
+def test_score_line_names_the_reason_instead_of_a_number() -> None:
+    """Without a score the line says why."""
+    assert "no_face" in score_line(_score(None, reason=Reason.NO_FACE))
+    assert "0.50" in score_line(_score(0.0, 0.25))
+    assert "rolling 0.25" in score_line(_score(0.0, 0.25))
+
+
+@pytest.mark.parametrize("columns", [1, 20, 80, 200])
+def test_live_line_fits_the_terminal(columns: int) -> None:
+    """A line that wraps cannot be redrawn in place."""
+    assert len(live_line(_score(0.0, 0.5), columns)) <= max(1, columns - 1)
+
+
+def test_summary_says_verdict_counts_and_where() -> None:
+    """What a person wants to know at the end."""
+    text = _summary([None, 3.0, 3.0])
+    assert "FAKE, score 0.95" in text
+    assert "2 windows scored, 1 without a score (too_short 1)" in text
+    assert "suspicious: 0.0-1.0 s (peak 0.95)" in text
+    assert "·██" in text
+    assert text.endswith("\n")
+
+
+def test_summary_never_says_real() -> None:
+    """Absence of evidence is all that can be said."""
+    assert "no evidence of a fake" in _summary([-3.0])
+    assert "no verdict" in _summary([None])
+    assert "real" not in _summary([-3.0]).lower()
+
+
+def test_summary_says_how_it_ended() -> None:
+    """A stream that was cut short is marked."""
+    assert "stopped early" in _summary([1.0], "stopped")
+    assert "broke off" in _summary([1.0], "lost")
+
+
+def test_many_spans_are_cut() -> None:
+    """A long list ends with its rest as a number."""
+    assert "and 2 more" in _summary([v for _ in range(10) for v in [3.0] + [-3.0] * 12])
