@@ -101,8 +101,4 @@ def _triangles(edges: np.ndarray) -> Float32:
     rise = (bins[:, None] - edges[:-2]) / np.diff(edges)[:-1]
     fall = (edges[2:] - bins[:, None]) / np.diff(edges)[1:]
     weights = np.clip(np.minimum(rise, fall), 0, None)
-    # The lowest mel triangles are narrower than a bin: they take the nearest bin whole.
-    empty = weights.sum(axis=0) == 0
-    nearest = np.abs(bins[:, None] - edges[1:-1]).argmin(axis=0)
-    weights[nearest[empty], np.flatnonzero(empty)] = 1
     return np.asarray(weights / weights.sum(axis=0), np.float32)

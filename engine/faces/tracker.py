@@ -22,8 +22,6 @@ PRESENCE_LIMIT = 0.5
 _DETECT_EVERY = SPEC.slice_frames
 _REGION_MARGIN = 1.5
 _SAME_FACE_IOU = 0.2
-_JUMP_LIMIT = 0.6
-"""A face that moves by more than this part of its width in 40 ms is another face, or a cut."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,11 +64,7 @@ class FaceTracker:
 
     def _follow(self, rgb: UInt8, track: TrackedFace) -> TrackedFace | None:
         points, presence = self._models.mesh(rgb, region_of_points(track.points))
-        if presence < PRESENCE_LIMIT:
-            return None
-        moved = np.linalg.norm(points[:, :2].mean(axis=0) - track.points[:, :2].mean(axis=0))
-        width = np.ptp(track.points[:, 0])
-        return None if moved > _JUMP_LIMIT * width else TrackedFace(track.track, points)
+        return None if presence < PRESENCE_LIMIT else TrackedFace(track.track, points)
 
     def _find_new(self, rgb: UInt8) -> list[TrackedFace]:
         found: list[TrackedFace] = []
