@@ -31,10 +31,13 @@ bench: $(DEV_ENV)/.installed ## Measure speed and memory on this machine.
 clean: ## Remove both environments and caches; keep runs/.
 	rm -rf $(USER_ENV) $(DEV_ENV) build *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
 
+SOURCES := $(shell find configs daemon engine src trainer -type f -not -name '*.pyc' 2>/dev/null)
+
 # opencv-python links against libGL and GLib, which minimal systems lack.
-$(USER_ENV)/.installed: setup.cfg pyproject.toml
+$(USER_ENV)/.installed: setup.cfg pyproject.toml $(SOURCES)
 	@sh tools/need.sh libgl1 libglib2.0-0
-	$(PYTHON) -m venv $(USER_ENV)
+	test -d $(USER_ENV) || $(PYTHON) -m venv $(USER_ENV)
+	$(USER_ENV)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps .
 	$(USER_ENV)/bin/python -m pip install --quiet --disable-pip-version-check .
 	@touch $@
 

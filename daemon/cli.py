@@ -83,6 +83,8 @@ def _configuration(arguments: argparse.Namespace) -> DaemonConfig:
     Raises:
         SettingsError: the file holds an unknown key or a wrong value.
     """
+    from pydantic import ValidationError
+
     from avff.daemon.config import DaemonConfig
 
     if arguments.config is None:
@@ -98,7 +100,12 @@ def _configuration(arguments: argparse.Namespace) -> DaemonConfig:
         values["realtime"] = True
     engine = {"threads": arguments.threads, "hop_slices": arguments.hop}
     values["engine"] = values.get("engine", {}) | {k: v for k, v in engine.items() if v is not None}
-    return DaemonConfig.model_validate(values)
+    try:
+        return DaemonConfig.model_validate(values)
+    except ValidationError as error:  # the file was checked, so it is a flag
+        problem = error.errors()[0]
+        key = str(problem["loc"][-1])
+        raise DaemonError(f"--{key}: {problem['msg'].lower()}", ExitCode.USAGE) from error
 
 
 def _failed(error: Exception) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from avff.daemon.errors import EngineFailed, ExitCode, exit_code_of
 from avff.daemon.mailbox import Mailbox, MailboxClosed
 from avff.daemon.worker import CLOSE_TIMEOUT_S, Worker
-from avff.engine.errors import EngineError
+from avff.engine.errors import EngineError, MediaError
 from avff.engine.media import MediaItem
 from avff.engine.slices import Prediction, Slice
 
@@ -77,6 +77,7 @@ class FrontendRunner:
         self._worker = Worker(f"faces:{name}")
         self._make = make
         self._frontend: SlicesFromMedia | None = None
+        self._refused: MediaError | None = None
 
     def start(self) -> asyncio.Future[None]:
         """Begin to load; the future ends when the front-end is ready."""
@@ -100,7 +101,16 @@ class FrontendRunner:
 
     def _push(self, items: Sequence[MediaItem]) -> list[Slice]:
         frontend = self._ready()
-        return [made for item in items for made in frontend.push(item)]
+        if self._refused is not None:
+            raise self._refused
+        made: list[Slice] = []
+        try:
+            for item in items:
+                made += frontend.push(item)
+        except MediaError as error:
+            # What the earlier items completed is still scored; the error comes with the next batch.
+            self._refused = error
+        return made
 
     def _ready(self) -> SlicesFromMedia:
         assert self._frontend is not None, "start() comes first"

@@ -157,6 +157,7 @@ class Stream:
             try:
                 async for items in self.source:
                     await self._hand_on(await self._frontend.push(items))
+                await self._frontend.push([])  # an item of the last batch may have been refused
             except SourceError as error:
                 self._broken = error
             except MediaError as error:

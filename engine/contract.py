@@ -51,10 +51,18 @@ class GraphSpec:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """Calibrated log-odds = scale * logit + offset (Platt scaling)."""
+    """Calibrated log-odds = scale * logit + offset (Platt scaling), joined with the parts' evidence.
+
+    Attributes:
+        scale: weight of the head's own logit.
+        offset: added.
+        video, audio: weights of the video and audio heads' logits; for ``any`` only.
+    """
 
     scale: float
     offset: float
+    video: float = 0.0
+    audio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +173,7 @@ def _spec(raw: dict[str, Any]) -> ClipSpec:
 
 
 def _affine(raw: dict[str, Any]) -> Affine:
-    return Affine(_finite(raw["scale"]), _finite(raw["offset"]))
+    return Affine(*(_finite(raw[name]) for name in ("scale", "offset", "video", "audio")))
 
 
 def _finite(value: Any) -> float:

@@ -23,12 +23,15 @@ import numpy as np
 
 from avff.engine.errors import MediaError
 from avff.engine.media import NS_PER_S, AudioBlock, Float32, MediaItem, UInt8, VideoFrame
+from avff.engine.spec import SPEC
 
 MAX_SIDE_PX = 1280
 """Pictures larger than this are scaled down at decoding: a face that fills the
 network's 128 px is still there, and memory stays bounded."""
 
 _LOW_FREQUENCY = "LFE"
+_STATES_LENGTH = ("matroska", "mov")
+"""Containers that write their length down; for others FFmpeg guesses it from the bit rate."""
 _TAIL_S = 2.0
 """A file that ends this much before its promised length was cut; less is rounding and padding."""
 
@@ -88,7 +91,9 @@ class MediaReader:
         self.damaged = 0
         self.truncated: str | None = None
         self._start_ns = round((container.start_time or 0) * NS_PER_S / av.time_base)
-        self._audio_end_ns = 0
+        rate = None if self._video is None else self._video.average_rate
+        self._picture_ns = round(NS_PER_S / rate) if rate else NS_PER_S // SPEC.fps
+        self._audio_end_ns = self._video_next_ns = 0
         self._items = 0
         self._reached_ns = 0
 
@@ -129,7 +134,9 @@ class MediaReader:
 
     def _cut_short(self) -> bool:
         """Matroska and others end silently where a file was cut: compare with the promised length."""
-        return self.duration_s is not None and self._reached_ns < (self.duration_s - _TAIL_S) * NS_PER_S
+        if self.duration_s is None or not self._container.format.name.startswith(_STATES_LENGTH):
+            return False
+        return self._reached_ns < (self.duration_s - _TAIL_S) * NS_PER_S
 
     def _decode(self, packet: av.Packet[Any]) -> Iterator[MediaItem]:
         try:
@@ -140,13 +147,15 @@ class MediaReader:
             return
         for frame in frames:
             if isinstance(frame, av.VideoFrame):
-                if frame.pts is not None and not frame.is_corrupt:
+                if not frame.is_corrupt:
                     yield self._picture(frame)
             elif isinstance(frame, av.AudioFrame) and frame.samples:
                 yield self._sound(frame)
 
     def _picture(self, frame: av.VideoFrame) -> VideoFrame:
-        pts_ns = _pts_ns(frame) - self._start_ns
+        # A raw stream has no stamps: its pictures follow one another at the rate it states.
+        pts_ns = self._video_next_ns if frame.pts is None else _pts_ns(frame) - self._start_ns
+        self._video_next_ns = pts_ns + self._picture_ns
         return VideoFrame(pts_ns, upright_rgb(frame, self._pixel_aspect()), time.monotonic_ns())
 
     def _pixel_aspect(self) -> float:

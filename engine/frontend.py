@@ -24,6 +24,8 @@ MAX_SKEW_NS = 5 * NS_PER_S
 """One modality waits this long, in media time, for the other before its gap is taken as real."""
 MAX_JUMP_NS = 60 * NS_PER_S
 """Time stamps that leap further than this are damage, not a pause."""
+MAX_RETURN_NS = NS_PER_S
+"""Stamps that go back further mean that the timeline began anew, not that pictures were reordered."""
 _KEEP_MAIN = 0.5
 """The main face stays the main face while it is at least this part of the largest one's area."""
 
@@ -53,12 +55,14 @@ class Frontend:
         self._samples = SampleGrid()
         self._next = 0
         self._captured_ns = 0
+        self._newest_ns: dict[type[MediaItem], int] = {}
 
     def push(self, item: MediaItem) -> list[Slice]:
         """Take the next picture or sound and return the slices it completes.
 
         Raises:
-            MediaError: the time stamp leaps by more than ``MAX_JUMP_NS``.
+            MediaError: the time stamp leaps ahead by more than ``MAX_JUMP_NS`` or back by more
+                than ``MAX_RETURN_NS``.
         """
         self._check_jump(item)
         self._captured_ns = max(self._captured_ns, item.captured_ns)
@@ -80,11 +84,15 @@ class Frontend:
             self._samples.write(placed.start, placed.pcm)
 
     def _check_jump(self, item: MediaItem) -> None:
+        """Refuse stamps that leap: forward from all that was heard and seen, back within their own track."""
         reached_ns = max(self._video_ns(), self._audio_ns(), self._next * SPEC.slice_ns)
-        if item.pts_ns - reached_ns > MAX_JUMP_NS:
+        before_ns = self._newest_ns.get(type(item), 0)
+        if item.pts_ns - reached_ns > MAX_JUMP_NS or before_ns - item.pts_ns > MAX_RETURN_NS:
+            start_ns = reached_ns if item.pts_ns > reached_ns else before_ns
             raise MediaError(
-                f"time stamps leap from {reached_ns / NS_PER_S:.1f} s to {item.pts_ns / NS_PER_S:.1f} s"
+                f"time stamps leap from {start_ns / NS_PER_S:.1f} s to {item.pts_ns / NS_PER_S:.1f} s"
             )
+        self._newest_ns[type(item)] = max(before_ns, item.pts_ns)
 
     def _video_ns(self) -> int:
         return self._pictures.next_slot * SPEC.frame_ns

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from avff.engine.decode import open_media
+from avff.engine.errors import MediaError
 from avff.engine.faces.models import FaceModels
 from avff.engine.frontend import Frontend
 from avff.engine.predictor import Predictor, StreamState
@@ -14,12 +15,19 @@ from avff.engine.slices import Prediction, Slice
 def slices_of_file(path: Path, models: FaceModels) -> list[Slice]:
     """Decode a file and cut it into slices, exactly as the daemon does.
 
+    A file whose time stamps leap is cut to that point.
+
     Raises:
         MediaError: the file cannot be read.
     """
+    slices: list[Slice] = []
     with open_media(path) as reader:
         frontend = Frontend(models, has_video=reader.has_video, has_audio=reader.has_audio)
-        slices = [s for item in reader for s in frontend.push(item)]
+        for item in reader:
+            try:
+                slices += frontend.push(item)
+            except MediaError:
+                break
     return slices + frontend.flush()
 
 

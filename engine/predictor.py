@@ -147,7 +147,7 @@ class Predictor:
         calibration = self._model.contract.calibration
         return _finish(
             window,
-            logit=_affine(calibration.any[window.modality], logits["any"]),
+            logit=_joined(calibration.any[window.modality], logits),
             parts=_parts(calibration, window.modality, logits),
             frames=frames,
             sync=sync if window.modality == "av" else None,
@@ -187,6 +187,11 @@ def _parts(calibration: Calibration, modality: str, logits: dict[str, float]) ->
     return {
         p: _probability(_affine(calibration.parts[p], logits[p])) for p in shown if p in calibration.parts
     }
+
+
+def _joined(by: Affine, logits: dict[str, float]) -> float:
+    """Log-odds of any manipulation: its own head's, and what the heads of both modalities add."""
+    return _affine(by, logits["any"]) + by.video * logits["video"] + by.audio * logits["audio"]
 
 
 def _affine(by: Affine, logit: float) -> float:

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -179,7 +178,7 @@ def daemon_figures(clip: Path, model: Path | None) -> list[Row]:
         *(["--model", str(model)] if model else []),
     ]
     full = [_timed(score)[0] for _ in range(2)]
-    rss_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    rss_mb = _peak_mb(score)
     first_s, events = _watch([*score, "--realtime"])
     latency = [e["latency_ms"] for e in events if e["type"] == "score" and e["score"] is not None]
     return [
@@ -196,6 +195,16 @@ def _timed(command: list[str]) -> tuple[float, str]:
     started = time.perf_counter()
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     return time.perf_counter() - started, run.stdout
+
+
+def _peak_mb(command: list[str]) -> float:
+    """Return a command's peak memory; a small process starts it, whose own pages count as the child's."""
+    launcher = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    return int(_timed([sys.executable, "-c", launcher, *command])[1]) / 1024
 
 
 def _watch(command: list[str]) -> tuple[float, list[dict[str, Any]]]:

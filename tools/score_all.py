@@ -1,44 +1,36 @@
-"""Score every clip of a manifest with the engine and say which ones got no score, and why.
+"""Run ``avffd`` on every clip of a manifest and say which ones got no score, and why.
 
     AVFF_DATA=../shared/data python tools/score_all.py
     python tools/score_all.py ../shared/data --limit 5 --model runs/mine/model
 
-Ends with 1 when a clip crashes or hangs the engine, or when fewer than 95 % of the
-clips of at least 4 s yield a score.  A clip that cannot be read is not a crash: it is
-listed with the reason.
+The daemon is started once a clip, as a user starts it.  Ends with 1 when it crashes or
+hangs on a clip, or when fewer than 95 % of the clips of at least 4 s yield a score.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
-import signal
+import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from tqdm import tqdm
 
-from avff.engine.errors import EngineError, MediaError
-from avff.engine.faces.models import FaceModels, load_face_models
-from avff.engine.model import load_model
-from avff.engine.offline import predictions_of_file
-from avff.engine.predictor import Predictor
-from avff.engine.slices import Prediction
-
-EX_USAGE = 2
 LONG_S = 4.0
 """Clips from this length on are expected to yield a score."""
 REQUIRED = 0.95
 TIMEOUT_S = 300
 """For one clip; far beyond the longest, so that only a hang takes it."""
+_ORDERLY = {0, 65}
+"""Exit codes that are no crash: scored, or refused as unreadable with a message."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ class Outcome:
     Attributes:
         clip: which one.
         scored: windows with a score.
-        crash: what the engine died of, or None.
+        crash: how the daemon failed, or None.
         reasons: why windows, or the whole file, got no score.
     """
 
@@ -73,10 +65,6 @@ class Outcome:
         return ", ".join(f"{reason} {count}" for reason, count in self.reasons.items()) or "no window at all"
 
 
-class Hung(Exception):
-    """A clip took longer than ``TIMEOUT_S``."""
-
-
 def read_clips(root: Path) -> list[Listed]:
     """Return the clips of ``root/manifest.csv`` in its order.
 
@@ -87,20 +75,25 @@ def read_clips(root: Path) -> list[Listed]:
         return [Listed(row["path"], float(row["duration_s"] or 0)) for row in csv.DictReader(file)]
 
 
-def score_clips(
-    clips: Sequence[Listed], root: Path, model: Path | None, *, workers: int
-) -> Iterator[Outcome]:
-    """Score clips, several at a time; a clip that kills its process ends the run as a crash of the rest."""
-    setting = (root, model)
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_prepare, initargs=setting
-    ) as pool:
-        futures = [pool.submit(_score, clip) for clip in clips]
-        for clip, future in zip(clips, futures, strict=True):
-            try:
-                yield future.result()
-            except BrokenProcessPool as error:
-                yield Outcome(clip, 0, f"process died ({error})", {})
+def score(clip: Listed, root: Path, model: Path | None) -> Outcome:
+    """Run the daemon on one clip."""
+    command = [sys.executable, "-m", "avff.daemon", "--source", str(root / clip.path), "--format", "jsonl"]
+    command += ["--threads", "1", *(["--model", str(model)] if model else [])]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        events = [json.loads(line) for line in run.stdout.splitlines()]
+    except subprocess.TimeoutExpired:
+        return Outcome(clip, 0, f"not done after {TIMEOUT_S} s", {})
+    except ValueError as error:
+        return Outcome(clip, 0, f"a line that is no JSON ({error})", {})
+    if run.returncode not in _ORDERLY or "Traceback" in run.stderr:
+        last = (run.stderr.strip().splitlines() or ["no message"])[-1]
+        return Outcome(clip, 0, f"exit code {run.returncode}: {last}", {})
+    hops = [e for e in events if e["type"] == "score"]
+    reasons = Counter(str(e["reason"]) for e in hops if e["score"] is None)
+    if run.returncode:
+        reasons[run.stderr.strip()] += 1
+    return Outcome(clip, sum(e["score"] is not None for e in hops), None, dict(reasons.most_common()))
 
 
 def summarise(outcomes: Sequence[Outcome]) -> tuple[str, bool]:
@@ -124,59 +117,23 @@ def summarise(outcomes: Sequence[Outcome]) -> tuple[str, bool]:
     return "\n".join(lines), not crashed and share >= REQUIRED
 
 
-_worker: tuple[Path, FaceModels, Predictor] | None = None
-
-
-def _prepare(root: Path, model: Path | None) -> None:
-    global _worker
-    signal.signal(signal.SIGALRM, _on_alarm)
-    _worker = (root, load_face_models(), Predictor(load_model(model, threads=1)))
-
-
-def _score(clip: Listed) -> Outcome:
-    assert _worker is not None, "_prepare ran first"
-    root, faces, predictor = _worker
-    signal.alarm(TIMEOUT_S)
-    try:
-        predictions = predictions_of_file(root / clip.path, faces, predictor)
-    except MediaError as error:
-        return Outcome(clip, 0, None, {str(error): 1})
-    except Exception as error:  # anything else is what this tool looks for
-        return Outcome(clip, 0, f"{type(error).__name__}: {error}", {})
-    finally:
-        signal.alarm(0)
-    return _outcome(clip, predictions)
-
-
-def _outcome(clip: Listed, predictions: Sequence[Prediction]) -> Outcome:
-    scored = [p.logit is not None for p in predictions]
-    reasons = Counter(str(p.reason) for p in predictions if p.reason is not None)
-    return Outcome(clip, sum(scored), None, dict(reasons.most_common()))
-
-
-def _on_alarm(number: int, frame: FrameType | None) -> None:
-    raise Hung(f"not done after {TIMEOUT_S} s")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("root", nargs="?", type=Path, help="folder of manifest.csv (default $AVFF_DATA)")
     parser.add_argument("--model", type=Path, help="directory of a model; the embedded one by default")
     parser.add_argument("--limit", type=int, help="only this many clips, evenly spread over the manifest")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--workers", type=int, default=2, help="daemons at a time (default 2)")
     arguments = parser.parse_args(argv)
     root = arguments.root or Path(os.environ.get("AVFF_DATA") or "")
     try:
         clips = spread(read_clips(root), arguments.limit)
-        load_model(arguments.model).close()  # what is wrong with the models shows here, in one line
-        load_face_models(progress=True)
-    except (OSError, KeyError, ValueError, EngineError) as error:
-        hint = "" if isinstance(error, EngineError) else "; give the folder of manifest.csv, or set AVFF_DATA"
-        sys.stderr.write(f"score_all: {error}{hint}\n")
-        return EX_USAGE
-    running = score_clips(clips, root, arguments.model, workers=arguments.workers)
-    report, fine = summarise(list(tqdm(running, total=len(clips), unit="clip")))
+    except (OSError, KeyError, ValueError) as error:
+        sys.stderr.write(f"score_all: {error}; give the folder of manifest.csv, or set AVFF_DATA\n")
+        return 2
+    with ThreadPoolExecutor(arguments.workers) as pool:
+        running = pool.map(partial(score, root=root, model=arguments.model), clips)
+        report, fine = summarise(list(tqdm(running, total=len(clips), unit="clip")))
     sys.stdout.write(report + "\n")
     return 0 if fine else 1
 

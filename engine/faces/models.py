@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ _SCORE_LIMIT = 0.5
 _SAME_FACE_IOU = 0.3
 _MESH_PX = 192
 _MESH_POINTS = 468
+_STDERR = threading.Lock()
+"""Two threads that swap the descriptor at once would leave it swapped."""
 _TO_UNIT = np.float32(1 / 255)
 
 
@@ -191,6 +194,11 @@ def _region_to_crop(region: Region) -> Float32:
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Silence the runtime's native greeting, which no setting turns off, while a model loads."""
+    with _STDERR:
+        yield from _muted()
+
+
+def _muted() -> Iterator[None]:
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 2)

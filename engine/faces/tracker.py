@@ -22,6 +22,8 @@ PRESENCE_LIMIT = 0.5
 _DETECT_EVERY = SPEC.slice_frames
 _REGION_MARGIN = 1.5
 _SAME_FACE_IOU = 0.2
+_ONE_FACE_IOU = 0.6
+"""Two followed faces that overlap this much are one; below, people may stand close."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +56,7 @@ class FaceTracker:
             rgb: uint8 ``[height, width, 3]``.
         """
         followed = [t for t in (self._follow(rgb, track) for track in self._tracks) if t is not None]
+        followed = _distinct(followed)
         lost = len(followed) < len(self._tracks)
         self._tracks = followed
         self._since_detection += 1
@@ -79,6 +82,15 @@ class FaceTracker:
                 found.append(TrackedFace(self._next_track, points))
                 self._next_track += 1
         return found
+
+
+def _distinct(faces: list[TrackedFace]) -> list[TrackedFace]:
+    """Drop tracks that have run onto a face that an older track follows."""
+    kept: list[TrackedFace] = []
+    for face in faces:
+        if all(_overlap(face.box, other.box) <= _ONE_FACE_IOU for other in kept):
+            kept.append(face)
+    return kept
 
 
 def region_of_detection(detection: Detection) -> Region:

@@ -414,3 +414,27 @@ def test_a_playlist_cannot_reach_other_hosts(tmp_path: Path) -> None:
     path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(MediaError):
         open_media(path)
+
+
+def test_a_raw_stream_plays_at_the_rate_it_states(tmp_path: Path) -> None:
+    """Pictures without time stamps follow one another instead of being lost."""
+    source = write_clip(tmp_path / "a.mp4", seconds=1, codec="libx264", audio=False, options={"bf": "0"})
+    raw = tmp_path / "a.h264"
+    with av.open(str(source)) as read, av.open(str(raw), "w") as write:
+        track = write.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = track
+                write.mux(packet)
+    pictures, _, _ = _read(raw)
+    assert len(pictures) == 25
+    assert all(after.pts_ns > before.pts_ns for before, after in itertools.pairwise(pictures))
+
+
+def test_a_guessed_length_is_no_promise(tmp_path: Path) -> None:
+    """A file whose length FFmpeg guesses from the bit rate is not called cut short."""
+    quiet = np.zeros(8 * 16_000, np.int16)
+    path = write_clip(tmp_path / "a.aac", video=False, audio_codec="aac", seconds=8, sound=quiet)
+    with open_media(path) as reader:
+        assert list(reader)
+        assert reader.truncated is None

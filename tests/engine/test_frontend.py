@@ -239,6 +239,16 @@ def test_a_leap_of_more_than_a_minute_is_damage(kind: str) -> None:
     frontend.push(at(reached_ns + MAX_JUMP_NS))
 
 
+@pytest.mark.parametrize("kind", ["picture", "sound"])
+def test_stamps_that_begin_anew_are_damage(kind: str) -> None:
+    """A time stamp over a second before its own track's newest is refused, not swallowed without a word."""
+    frontend = _frontend()
+    run(frontend, _in_time([*_still(100), *_hum(4)]), flush=False)
+    item = _still(1)[0] if kind == "picture" else _hum(0.02)[0]
+    with pytest.raises(MediaError, match=r"time stamps leap from \d+\.\d s to 0\.0 s"):
+        frontend.push(item)
+
+
 def test_the_tail_of_the_resampler_is_not_lost() -> None:
     """At the end the samples that the resampler's filter still held come out, at their place."""
     pcm: Float32 = np.full(round(0.64 * 48_000), 0.25, np.float32)

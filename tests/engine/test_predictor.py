@@ -344,6 +344,14 @@ def test_calibration_is_by_modality(make: Callable[[int], Slice], logit: float) 
     assert _predict(scripted, [make(k) for k in range(8)])[-1].logit == logit
 
 
+def test_the_parts_join_the_score() -> None:
+    """The heads of picture and sound add to the log-odds with the weights of the calibration."""
+    joined = {"av": Affine(2.0, -0.25, video=0.5, audio=0.125)}
+    scripted = scripted_model(scored=joined, fuse=_fixed([1.5, -3.0, 8.0, 99.0]))
+    made = _predict(scripted, [_talking(k) for k in range(8)])[-1]
+    assert made.logit == 2.0 * 1.5 - 0.25 + 0.5 * -3.0 + 0.125 * 8.0
+
+
 def test_parts_are_calibrated_probabilities() -> None:
     """Each part is the logistic function of its own calibrated logit; an uncalibrated part is left out."""
     parts = {"video": Affine(2.0, 0.5), "desync": Affine(1.0, 0.0)}

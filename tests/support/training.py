@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,10 +40,11 @@ Change = Callable[[UInt8], UInt8]
 
 
 def seeded_net(seed: int = 0, config: AvffConfig | None = None) -> Avff:
-    """An untrained network in inference mode whose statistics and learned tokens are not at their start.
+    """An untrained network in inference mode whose norms and learned tokens are not at their start.
 
     With means of 0 and variances of 1 a batch norm that is left out, or that looks at the batch,
-    would go unnoticed.
+    would go unnoticed; layer norms that are all alike, an exporter takes for one.  The weights are
+    large enough that windows differ in their answers, as they do after training.
     """
     torch.manual_seed(seed)
     net = Avff(config or AvffConfig())
@@ -52,6 +55,13 @@ def seeded_net(seed: int = 0, config: AvffConfig | None = None) -> Avff:
                 assert module.running_var is not None
                 module.running_mean.uniform_(-0.2, 0.2)
                 module.running_var.uniform_(0.5, 1.5)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+            elif isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight, gain=0.6)
+            elif isinstance(module, nn.LayerNorm):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.uniform_(-0.2, 0.2)
         net.fusion.unseen.normal_()
         net.fusion.unheard.normal_()
     return net.eval()
@@ -96,6 +106,17 @@ def make_clip(
         uid, split, label, *parts, "lip-sync" if label else "real", generator, identity, "test", paired_real,
         duration_s, 240, 240, 25.0, 16_000, hashlib.sha256(uid.encode()).hexdigest(),
     )  # fmt: skip
+
+
+def write_manifest(root: Path, clips: Iterable[Clip]) -> Path:
+    """Write ``manifest.csv`` of these clips and return its path."""
+    path = root / "manifest.csv"
+    rows = [{**asdict(c), "path": c.uid, "label": "fake" if c.label else "real"} for c in clips]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [name for name in rows[0] if name != "uid"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
 
 
 def make_prepared(seed: int, *, windows: int = 2) -> Prepared:
@@ -155,7 +176,9 @@ def talking_clip(
     at = (np.arange(samples) * pitch + start_s * SPEC.rate_hz) % (len(sound) - 1)
     pcm = np.interp(at, np.arange(len(sound)), sound) * gain
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=SPEC.fps, options={"preset": "veryfast", "threads": "1"})
+        video = container.add_stream(
+            "libx264", rate=SPEC.fps, options={"preset": "ultrafast", "threads": "1"}
+        )
         audio = container.add_stream("aac", rate=SPEC.rate_hz, layout="mono")
         assert isinstance(video, av.VideoStream)
         assert isinstance(audio, av.AudioStream)

@@ -1,0 +1,186 @@
+"""Calibration: probabilities that are meant, modalities that are withheld, a threshold that is frozen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from avff.engine.contract import Affine, Calibration
+from avff.engine.media import Float32
+from avff.trainer import metrics
+from avff.trainer.calibrate import (
+    BY_MODALITY,
+    BY_PART,
+    calibrate,
+    freeze_threshold,
+    validation_logits,
+    with_threshold,
+)
+from avff.trainer.data.windows import Batch
+from avff.trainer.pseudo import RECIPES
+from tests.support.training import SMALL, random_windows, seeded_net
+
+NAMES = ["real", "generated", *sorted(RECIPES)]
+EACH = 150
+PEOPLE = [str(i % EACH) for i in range(EACH * (2 + len(RECIPES)))]
+"""Item ``k`` of every group is the same person."""
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals need not be exact here."""
+    monkeypatch.setattr(metrics, "BOOTSTRAP_ROUNDS", 200)
+
+
+def make_logits(*, shift: float = 2.0, scale: float = 1.0, chance: str = "") -> dict[str, Float32]:
+    """Logits whose true log-odds are ``shift * x - shift² / 2`` with x about 0 genuine, ``shift`` fake.
+
+    Args:
+        shift: between genuine and fake, in standard deviations.
+        scale: factor of the logits.
+        chance: modality that knows nothing.
+    """
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(len(NAMES)), EACH).astype(np.float32)
+    fake = (group > 0)[:, None]
+    made = {}
+    for modality in BY_MODALITY:
+        distance = 0.0 if modality == chance else shift
+        made[modality] = (scale * (rng.normal(0, 1, (len(group), 4)) + distance * fake)).astype(np.float32)
+    return made | {"group": group}
+
+
+def each_alone() -> list[str]:
+    """Every window of another person."""
+    return [f"person {k}" for k in range(EACH * len(NAMES))]
+
+
+def log_odds(fitted: Affine, logits: Float32) -> Float32:
+    """What the predictor makes of a calibration and the four heads' logits."""
+    own, video, audio = logits[:, 0], logits[:, 1], logits[:, 2]
+    joined = fitted.scale * own + fitted.video * video + fitted.audio * audio + fitted.offset
+    return np.asarray(joined, np.float32)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 4.0])
+def test_platt_recovers_a_known_scaling(scale: float) -> None:
+    """Normals one distance apart have exact log-odds: slope distance, and even odds half-way between."""
+    shift = 2.0
+    by_modality, by_part, _ = calibrate(make_logits(shift=shift, scale=scale), NAMES, each_alone())
+    assert (set(by_modality), set(by_part)) == (set(BY_MODALITY), set(BY_PART))
+    for fitted in by_part.values():
+        assert fitted.scale == pytest.approx(shift / scale, rel=0.25)
+        assert -fitted.offset / fitted.scale == pytest.approx(scale * shift / 2, rel=0.15)
+
+
+def test_independent_heads_are_added_up() -> None:
+    """Three heads that each know as much as the next get the same weight."""
+    by_modality, _, _ = calibrate(make_logits(), NAMES, each_alone())
+    weights = [by_modality["av"].scale, by_modality["av"].video, by_modality["av"].audio]
+    assert weights == pytest.approx([2.0] * 3, rel=0.35)
+    assert by_modality["video"].audio == by_modality["audio"].video == 0
+
+
+def test_calibrated_probabilities_are_for_even_odds() -> None:
+    """Seven fake groups beside one genuine one do not make a score of one half lean to fake."""
+    logits = make_logits(shift=1.0)
+    by_modality, _, _ = calibrate(logits, NAMES, each_alone())
+    made = log_odds(by_modality["av"], logits["av"])
+    group = logits["group"]
+    false_alarms = float((made[group == 0] > 0).mean())
+    missed = float((made[group == 1] <= 0).mean())
+    assert false_alarms == pytest.approx(missed, abs=0.1)
+
+
+@pytest.mark.parametrize("chance", list(BY_MODALITY))
+def test_modality_at_chance_is_not_offered(chance: str) -> None:
+    """No scaling means no score; the other modalities keep theirs."""
+    by_modality, by_part, figures = calibrate(make_logits(chance=chance), NAMES, each_alone())
+    assert set(by_modality) == set(BY_MODALITY) - {chance}
+    assert set(by_part) == (set() if chance == "av" else set(BY_PART))
+    assert figures[f"any, {chance}"].low <= 0.5
+    assert all(figures[f"any, {m}"].low > 0.5 for m in by_modality)
+
+
+def test_scores_are_never_turned_upside_down() -> None:
+    """What is worse than chance is not offered, and not inverted either."""
+    by_modality, by_part, figures = calibrate(make_logits(shift=-2.0), NAMES, each_alone())
+    assert (by_modality, by_part) == ({}, {})
+    assert all(figure.value <= 0.5 for figure in figures.values())
+
+
+def test_people_and_not_windows_are_resampled() -> None:
+    """Fakes that show on one person of four: surer when every window stands alone than they are."""
+    logits = make_logits(shift=0.0)
+    person = np.arange(EACH * len(NAMES)) % 4
+    for modality in BY_MODALITY:
+        logits[modality][(person == 0) & (logits["group"] > 0)] += 3.0
+    _, by_windows, alone = calibrate(logits, NAMES, each_alone())
+    _, by_people, clustered = calibrate(logits, NAMES, [f"person {k}" for k in person])
+    assert set(by_people) < set(by_windows) == set(BY_PART)
+    for part in BY_PART:
+        assert clustered[part].high - clustered[part].low > alone[part].high - alone[part].low
+
+
+def test_benign_desync_is_no_fake() -> None:
+    """Late sound alone and frozen pictures are never held against the fake score."""
+    assert all("desync" not in fakes and "freeze" not in fakes for fakes in BY_MODALITY.values())
+    assert "desync" in BY_PART["desync"]
+    assert set().union(*BY_MODALITY.values(), *BY_PART.values()) <= set(NAMES)
+
+
+def test_threshold_lets_one_genuine_clip_in_twenty_pass() -> None:
+    """The 95th percentile of the genuine probabilities."""
+    genuine = np.linspace(0.0, 0.8, 101)
+    threshold = freeze_threshold(genuine.tolist())
+    assert threshold == pytest.approx(0.76)
+    assert (genuine > threshold).mean() == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("genuine", "threshold"), [([0.1, 0.2], 0.5), ([], 0.5), ([1.0, 1.0], 0.99)], ids=["low", "none", "high"]
+)
+def test_threshold_stays_within_reason(genuine: list[float], threshold: float) -> None:
+    """Never below even odds, never out of a fake's reach."""
+    assert freeze_threshold(genuine) == pytest.approx(threshold)
+
+
+def test_with_threshold_keeps_the_scalings() -> None:
+    """Only the threshold is replaced."""
+    before = Calibration({"av": Affine(1.0, 2.0)}, {"video": Affine(3.0, 4.0)}, 0.5)
+    assert with_threshold(before, 0.7) == Calibration(before.any, before.parts, 0.7)
+
+
+class Windows(Dataset[Batch]):
+    """Three random windows, the last without a face."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Batch:
+        video, audio, landmarks, seen, heard = (x[index] for x in random_windows(3))
+        if index == 2:
+            seen = torch.zeros_like(seen)
+        empty = torch.zeros(64, 3)
+        return Batch(video, audio, landmarks, seen, heard, torch.zeros(4), empty, torch.tensor(index))
+
+
+def test_validation_logits_withhold_one_modality_at_a_time() -> None:
+    """``video`` is scored deaf, ``audio`` blind; a window without a face is the same seen or blind."""
+    net = seeded_net(config=SMALL)
+    logits = validation_logits(net, Windows(), workers=0)  # type: ignore[arg-type]
+    assert logits["group"].tolist() == [0, 1, 2]
+    video, audio, landmarks, seen, heard = random_windows(3)
+    seen[2] = 0
+    with torch.no_grad():
+        expected = {
+            "av": net(video, audio, landmarks, seen, heard).clip,
+            "video": net(video, audio, landmarks, seen, 0 * heard).clip,
+            "audio": net(video, audio, landmarks, 0 * seen, heard).clip,
+        }
+    for modality, wanted in expected.items():
+        np.testing.assert_allclose(logits[modality], wanted.numpy(), atol=1e-5)
+    np.testing.assert_allclose(logits["av"][2], logits["audio"][2], atol=1e-5)
+    assert np.abs(logits["av"][:2] - logits["audio"][:2]).max() > 1e-3

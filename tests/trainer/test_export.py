@@ -1,0 +1,135 @@
+"""The exported graphs: the trained network, in a shape that every runtime can take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from avff.engine.contract import ENCODERS, GRAPHS, parse_contract
+from avff.engine.model import CONTRACT_FILE, load_model
+from avff.engine.spec import SPEC
+from avff.trainer import export
+from avff.trainer.export import OPSET, export_model, graphs_of, random_inputs, tensor_specs
+from avff.trainer.model.avff import Avff
+from tests.support.training import CALIBRATION, exported, seeded_net
+
+
+@pytest.fixture(scope="module")
+def net() -> Avff:
+    return seeded_net()
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(tmp_path_factory.getbasetemp() / "untrained")
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_onnx_equals_torch(net: Avff, directory: Path, graph: str, batch: int) -> None:
+    """Every graph gives the network's numbers to 1e-4, alone or in a batch."""
+    inputs = random_inputs(graph, net.config.width, batch, seed=batch)
+    if graph == "fusion":
+        inputs |= {name: np.round(inputs[name]) for name in ("video_ok", "audio_ok")}
+    session = onnxruntime.InferenceSession(
+        str(directory / f"{graph}.onnx"), providers=["CPUExecutionProvider"]
+    )
+    names = [spec.name for spec in tensor_specs(graph, net.config.width)[1]]
+    found = session.run(names, inputs)
+    with torch.no_grad():
+        expected = graphs_of(net)[graph](*(torch.from_numpy(a) for a in inputs.values()))
+    for name, one, other in zip(names, found, expected if graph == "fusion" else [expected], strict=True):
+        np.testing.assert_allclose(one, other.numpy(), rtol=0, atol=1e-4, err_msg=name)
+        assert np.ptp(one) > 0.01, name
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_graph_suits_every_runtime(directory: Path, graph: str) -> None:
+    """Opset 18 or later, only the batch is dynamic, no operator that TensorRT refuses or FP16 overflows."""
+    model = onnx.load(str(directory / f"{graph}.onnx"), load_external_data=False)
+    onnx.checker.check_model(model, full_check=True)
+    assert OPSET >= 18
+    assert [(s.domain, s.version) for s in model.opset_import if s.domain in ("", "ai.onnx")] == [("", OPSET)]
+    for value in (*model.graph.input, *model.graph.output):
+        batch, *others = value.type.tensor_type.shape.dim
+        assert batch.dim_param
+        assert all(d.dim_value > 0 and not d.dim_param for d in others), value.name
+    operators = {node.op_type for node in model.graph.node}
+    banned = {"Loop", "If", "Scan", "NonZero", "TopK", "GridSample", "LSTM", "GRU", "BatchNormalization"}
+    assert not operators & banned
+
+
+def test_layer_norm_is_one_operator(net: Avff, directory: Path) -> None:
+    """Taken apart it would overflow in FP16: each layer norm of the network is one node."""
+    norms = sum(isinstance(m, torch.nn.LayerNorm) for m in net.fusion.modules())
+    model = onnx.load(str(directory / "fusion.onnx"))
+    found = sum(node.op_type == "LayerNormalization" for node in model.graph.node)
+    assert found == norms > 0
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_graph_is_one_file(directory: Path, graph: str) -> None:
+    """No tensor lives in another file, and nothing else lies in the directory."""
+    model = onnx.load(str(directory / f"{graph}.onnx"), load_external_data=False)
+    assert not any(onnx.external_data_helper.uses_external_data(t) for t in model.graph.initializer)
+    assert {p.name for p in directory.iterdir()} == {CONTRACT_FILE, *(f"{g}.onnx" for g in GRAPHS)}
+
+
+def test_graphs_tell_nothing_of_the_machine_they_were_made_on(directory: Path) -> None:
+    """No path of the source tree ends up in the weights that are published."""
+    here = str(Path(__file__).parents[2]).encode()
+    assert not [g for g in GRAPHS if here in (directory / f"{g}.onnx").read_bytes()]
+
+
+def test_export_is_repeatable(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same weights give the same bytes, so a hash names a model."""
+    monkeypatch.setattr(export, "graphs_of", lambda net: {"landmarks": net.landmarks})
+    facts = {"seed": "0"}
+    again = export_model(seeded_net(), tmp_path, name="again", calibration=CALIBRATION, provenance=facts)
+    first = parse_contract((directory / CONTRACT_FILE).read_text())
+    assert again.graphs["landmarks"].sha256 == first.graphs["landmarks"].sha256
+
+
+def test_contract_round_trip_loads_in_the_engine(net: Avff, directory: Path) -> None:
+    """The engine reads back what the trainer wrote, and the graphs answer in the promised shapes."""
+    model = load_model(directory, threads=1)
+    contract = model.contract
+    assert contract == parse_contract(contract.to_json())
+    assert (contract.name, contract.width, contract.spec) == ("untrained", net.config.width, SPEC)
+    assert contract.calibration == CALIBRATION
+    assert contract.provenance == {"seed": "0", "trained": "no"}
+    for graph in GRAPHS:
+        inputs, outputs = tensor_specs(graph, net.config.width)
+        assert (contract.graphs[graph].inputs, contract.graphs[graph].outputs) == (inputs, outputs)
+        answers = model.infer(graph, random_inputs(graph, net.config.width, 3))
+        assert {n: a.shape for n, a in answers.items()} == {s.name: (3, *s.shape) for s in outputs}
+    model.close()
+
+
+def test_cost_of_a_hop_is_within_the_budget(net: Avff, directory: Path) -> None:
+    """A slice through the encoders and a window through fusion: below 1 GFLOP, 2.5 times less than all."""
+    graphs = load_model(directory, threads=1).contract.graphs
+    encoders = sum(graphs[name].gflop for name in ENCODERS)
+    hop = encoders + graphs["fusion"].gflop
+    assert 0 < hop < 1
+    assert 8 * encoders + graphs["fusion"].gflop >= 2.5 * hop
+    # Two operations per multiply-add: a linear layer over 64 tokens is counted by hand.
+    see = 2 * 64 * net.fusion.see.in_features * net.fusion.see.out_features / 1e9
+    assert graphs["fusion"].gflop > see
+    assert graphs["audio"].gflop == pytest.approx(_audio_gflop(net), rel=0.01)
+
+
+def _audio_gflop(net: Avff) -> float:
+    """Multiply-adds of the audio encoder from its layers' shapes, twice."""
+    height, width, total = SPEC.bands, SPEC.slice_spectra, 0
+    for layer in net.audio.net.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            height, width = height // layer.stride[0], width // layer.stride[1]
+            total += height * width * layer.out_channels * layer.in_channels * 9
+    total += SPEC.slice_frames * net.audio.head.in_features * net.audio.head.out_features
+    return 2 * total / 1e9

@@ -1,0 +1,157 @@
+"""Figures of merit against a few lines of numpy each."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from avff.trainer import metrics
+from avff.trainer.metrics import (
+    Float64,
+    Interval,
+    Labels,
+    auc,
+    average_precision,
+    balanced_accuracy,
+    bootstrap,
+    calibration_error,
+    equal_error_rate,
+    majority_baseline,
+    tpr_at,
+)
+
+
+def data(seed: int, count: int = 80, *, decimals: int = 1) -> tuple[Labels, Float64]:
+    """Overlapping scores with ties."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    return labels, np.round(rng.normal(labels, 1.0), decimals)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_auc_counts_pairs(seed: int) -> None:
+    """The share of pairs in which the fake scores higher; a tie is half a pair."""
+    labels, scores = data(seed)
+    pairs = list(itertools.product(scores[labels == 1], scores[labels == 0]))
+    wins = sum((fake > real) + 0.5 * (fake == real) for fake, real in pairs)
+    assert auc(labels, scores) == pytest.approx(wins / len(pairs))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_average_precision_is_the_mean_precision_at_each_fake(seed: int) -> None:
+    """Precision at every fake, from the highest score down."""
+    labels, scores = data(seed, decimals=9)
+    ordered = labels[np.argsort(-scores)]
+    precision = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
+    assert average_precision(labels, scores) == pytest.approx(precision[ordered == 1].mean())
+
+
+@pytest.mark.parametrize("fpr", [0.0, 0.05, 0.3, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_tpr_is_the_best_that_the_false_alarms_allow(seed: int, fpr: float) -> None:
+    """Of all thresholds with few enough false alarms, the one that finds most fakes."""
+    labels, scores = data(seed)
+    thresholds = [*np.unique(scores), np.inf]
+    real, fake = scores[labels == 0], scores[labels == 1]
+    allowed = [float((fake >= t).mean()) for t in thresholds if (real >= t).mean() <= fpr]
+    assert tpr_at(labels, scores, fpr) == pytest.approx(max(allowed))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equal_error_rate_is_where_the_errors_meet(seed: int) -> None:
+    """At the threshold where misses and false alarms are closest, their mean."""
+    labels, scores = data(seed, decimals=9)
+    real, fake = scores[labels == 0], scores[labels == 1]
+    errors = [((real >= t).mean(), (fake < t).mean()) for t in [*scores, np.inf]]
+    false, missed = min(errors, key=lambda e: abs(e[0] - e[1]))
+    assert equal_error_rate(labels, scores) == pytest.approx((false + missed) / 2, abs=1e-9)
+
+
+def test_calibration_error_is_the_gap_in_bins_of_equal_mass() -> None:
+    """Two bins: of four clips at 0.2 none is fake, of four at 0.6 three are."""
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 0])
+    probabilities = np.array([0.2] * 4 + [0.6] * 4)
+    expected = (abs(0 - 0.2) * 4 + abs(0.75 - 0.6) * 4) / 8
+    assert calibration_error(labels, probabilities, bins=2) == pytest.approx(expected)
+
+
+def test_calibration_error_of_honest_probabilities_is_small() -> None:
+    """When 30 % of what is called 30 % is fake, the error goes to zero; overconfidence does not."""
+    rng = np.random.default_rng(0)
+    probabilities = rng.random(20_000)
+    labels = (rng.random(20_000) < probabilities).astype(np.int64)
+    assert calibration_error(labels, probabilities) < 0.02
+    assert calibration_error(labels, np.round(probabilities)) > 0.2
+
+
+def test_balanced_accuracy_is_the_mean_recall() -> None:
+    """A constant answer gets one half whatever the majority."""
+    labels = np.array([1] * 8 + [0] * 2)
+    called = np.array([True] * 6 + [False] * 2 + [True, False])
+    assert balanced_accuracy(labels, called) == pytest.approx((6 / 8 + 1 / 2) / 2)
+    assert balanced_accuracy(labels, np.ones(10, np.bool_)) == 0.5
+
+
+@pytest.mark.parametrize(("fakes", "baseline"), [(8, 0.8), (5, 0.5), (1, 0.9)])
+def test_majority_baseline_is_the_larger_share(fakes: int, baseline: float) -> None:
+    """What always saying the more frequent class would get."""
+    assert majority_baseline(np.array([1] * fakes + [0] * (10 - fakes))) == pytest.approx(baseline)
+
+
+@pytest.mark.parametrize("labels", [[], [0, 0, 0], [1, 1, 1]], ids=["none", "genuine", "fake"])
+def test_figure_that_is_not_defined_is_nan(labels: list[int]) -> None:
+    """Without both classes there is nothing to tell apart, and no warning and no crash either."""
+    wanted, scores = np.array(labels, np.int64), np.linspace(0.1, 0.9, len(labels))
+    figures = [auc(wanted, scores), equal_error_rate(wanted, scores), tpr_at(wanted, scores, 0.05)]
+    figures.append(balanced_accuracy(wanted, scores > 0.5))
+    interval = bootstrap(auc, wanted, scores, [str(k) for k in range(len(labels))])
+    figures += [interval.value, interval.low, interval.high]
+    assert all(math.isnan(f) for f in figures)
+    assert math.isnan(majority_baseline(wanted)) == (not labels)
+    assert math.isnan(calibration_error(wanted, scores)) == (not labels)
+
+
+def test_interval_of_repeated_clips_is_not_narrower() -> None:
+    """Five copies of each clip are no new evidence: by group the interval stays, clip by clip it shrinks."""
+    labels, scores = data(3, 40)
+    names = [f"person {k}" for k in range(40)]
+    once = bootstrap(auc, labels, scores, names)
+    copied, copies = np.repeat(labels, 5), np.repeat(scores, 5)
+    clustered = bootstrap(auc, copied, copies, np.repeat(names, 5).tolist())
+    naive = bootstrap(auc, copied, copies, [str(k) for k in range(200)])
+    assert (clustered.low, clustered.high) == pytest.approx((once.low, once.high), abs=1e-9)
+    assert naive.high - naive.low < 0.7 * (clustered.high - clustered.low)
+
+
+def test_interval_is_of_resampled_figures() -> None:
+    """It encloses the figure, repeats with its seed, and narrows with more groups."""
+    widths = []
+    for count in (40, 400):
+        labels, scores = data(0, count)
+        names = [str(k) for k in range(count)]
+        interval = bootstrap(auc, labels, scores, names)
+        assert interval == bootstrap(auc, labels, scores, names)
+        assert interval.low < interval.value < interval.high
+        assert interval.value == auc(labels, scores)
+        widths.append(interval.high - interval.low)
+    assert 2 < widths[0] / widths[1] < 5  # the square root of ten, about
+
+
+def test_interval_covers_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 samples of the same population, nearly all intervals hold its AUC."""
+    monkeypatch.setattr(metrics, "BOOTSTRAP_ROUNDS", 300)
+    truth = 0.5 * (1 + math.erf(1 / 2))  # two normals one standard deviation apart
+    held = 0
+    for seed in range(40):
+        labels, scores = data(seed + 100, 60, decimals=9)
+        interval = bootstrap(auc, labels, scores, [str(k // 2) for k in range(60)])
+        held += interval.low <= truth <= interval.high
+    assert held >= 34
+
+
+def test_interval_reads_as_text() -> None:
+    """Three decimals, the interval in brackets."""
+    assert str(Interval(0.71249, 0.6, 0.8)) == "0.712 [0.600, 0.800]"

@@ -1,0 +1,1 @@
+"""Data: manifests, splits, cached clips, window samples and the post-chain."""

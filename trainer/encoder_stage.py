@@ -1,0 +1,102 @@
+"""The first stage: each encoder learns on single slices to tell genuine from manipulated.
+
+A linear head on the tokens of every encoder is trained picture by picture, with no
+fusion behind it.  The heads of picture and sound stay part of the network.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_auroc
+
+from avff.trainer.config import EncoderSettings, TrainSettings
+from avff.trainer.data.slices import GROUPS, SOUND_KIND
+from avff.trainer.data.windows import Batch
+from avff.trainer.losses import masked_bce
+from avff.trainer.model.avff import Avff
+from avff.trainer.module import decay_groups, warm_cosine
+
+_LABEL = {"video": 1, "landmarks": 1, "audio": 2}
+"""Column of the frame labels (any, video, audio) that each encoder answers for."""
+
+
+class EncoderStage(lightning.LightningModule):
+    """Trains the encoders of a network in place.
+
+    Args:
+        net: the network; its fusion graph is left alone but for the token heads.
+        settings: of this stage.
+        train: of the run: weight decay, warm-up, label smoothing.
+        total_steps: optimiser steps, for the schedule.
+    """
+
+    def __init__(
+        self,
+        net: Avff,
+        settings: EncoderSettings,
+        train: TrainSettings,
+        total_steps: int,
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict({"video": net.video, "landmarks": net.landmarks, "audio": net.audio})
+        heads = {"video": net.fusion.tokens.video, "audio": net.fusion.tokens.audio}
+        # The landmarks' head only teaches their encoder; the fusion graph has no use for it.
+        self.heads = nn.ModuleDict({**heads, "landmarks": nn.Linear(net.config.width, 1)})
+        self._settings, self._train, self._total_steps = settings, train, total_steps
+        self._answers: list[tuple[dict[str, Tensor], Tensor]] = []
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return logits ``[N, pictures]`` by encoder."""
+        inputs = {"video": batch.video, "landmarks": batch.landmarks, "audio": batch.audio}
+        return {
+            name: self.heads[name](self.encoders[name](x.flatten(0, 1))).reshape(len(x), -1)
+            for name, x in inputs.items()
+        }
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Return the loss of one batch: per picture, and of the slice's mean."""
+        del index
+        total = torch.zeros((), device=self.device)
+        for name, logits in self(batch).items():
+            labels = batch.frame_labels[..., _LABEL[name]]
+            smoothing = self._train.loss.label_smoothing
+            # The slice is one question too: its mean answers with less noise.
+            loss = masked_bce(logits.float(), labels, smoothing) + masked_bce(
+                logits.float().mean(1), labels.mean(1), smoothing
+            )
+            self.log(f"encoders/{name}", loss.detach(), batch_size=len(labels))
+            total = total + loss
+        self.log("loss", total.detach(), prog_bar=True, logger=False)
+        return total
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Collect the answers."""
+        del index
+        self._answers.append(({n: x.float().mean(1) for n, x in self(batch).items()}, batch.group))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log each encoder's AUC against genuine slices, by kind where the picture differs."""
+        group = torch.cat([g for _, g in self._answers])
+        logits = {n: torch.cat([a[n] for a, _ in self._answers]) for n in _LABEL}
+        self._answers.clear()
+        for at, kind in enumerate(GROUPS[1:], start=1):
+            chosen = (group == 0) | (group == at)
+            for name in ("video", "landmarks"):
+                auc = binary_auroc(logits[name][chosen], (group[chosen] == at).int())
+                self.log(f"encoders/{name}/{kind}", auc)
+        # The sound of generated clips may be genuine: it is judged on vocoded slices only.
+        chosen = group != GROUPS.index("generated")
+        self.log(
+            f"encoders/audio/{SOUND_KIND}", binary_auroc(logits["audio"][chosen], (group[chosen] > 0).int())
+        )
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with one warm cosine."""
+        groups = decay_groups([self], self._settings.learning_rate, self._train.weight_decay)
+        return warm_cosine(
+            torch.optim.AdamW(groups, betas=(0.9, 0.98)), self._total_steps, self._train.warmup_share
+        )

@@ -1,0 +1,141 @@
+"""From a trained network to four ONNX graphs and their contract."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from avff.engine.contract import Calibration, Contract, GraphSpec, TensorSpec
+from avff.engine.model import CONTRACT_FILE
+from avff.engine.spec import SPEC
+from avff.trainer.model.avff import Avff
+from avff.trainer.model.fusion import MAX_SHIFT, Fusion
+
+OPSET = 18
+"""LayerNormalization is one operator from opset 17 on, which FP16 needs."""
+_F, _T = SPEC.slice_frames, SPEC.window_frames
+
+
+class _FusionGraph(nn.Module):
+    """The fusion network without the outputs that only training needs."""
+
+    def __init__(self, fusion: Fusion) -> None:
+        super().__init__()
+        self.fusion = fusion
+
+    def forward(
+        self, video: Tensor, audio: Tensor, landmarks: Tensor, video_ok: Tensor, audio_ok: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        out = self.fusion(video, audio, landmarks, video_ok, audio_ok)
+        return out.clip, out.frames, out.sync
+
+
+def export_model(
+    net: Avff, directory: Path, *, name: str, calibration: Calibration, provenance: Mapping[str, str]
+) -> Contract:
+    """Write the graphs and ``contract.json``.
+
+    Args:
+        net: trained network; put into inference mode.
+        directory: where the files go.
+        name: architecture name in events.
+        calibration: from logits to probabilities.
+        provenance: facts about the training run.
+
+    Returns:
+        the contract as written.
+    """
+    net.eval()
+    directory.mkdir(parents=True, exist_ok=True)
+    graphs = {
+        graph: _export(module, directory, graph, net.config.width) for graph, module in graphs_of(net).items()
+    }
+    contract = Contract(name, graphs, SPEC, net.config.width, calibration, dict(provenance))
+    (directory / CONTRACT_FILE).write_text(contract.to_json(), encoding="utf-8")
+    return contract
+
+
+def graphs_of(net: Avff) -> dict[str, nn.Module]:
+    """Return the modules that become graphs, by graph name."""
+    return {
+        "video": net.video,
+        "audio": net.audio,
+        "landmarks": net.landmarks,
+        "fusion": _FusionGraph(net.fusion).eval(),
+    }
+
+
+def tensor_specs(graph: str, width: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return a graph's inputs and outputs; shapes leave out the batch."""
+    inputs_of: dict[str, dict[str, tuple[int, ...]]] = {
+        "video": {"video": (_F, 3, SPEC.input_px, SPEC.input_px)},
+        "audio": {"audio": (2, SPEC.bands, SPEC.slice_spectra)},
+        "landmarks": {"landmarks": (_F, SPEC.landmark_values)},
+        "fusion": {
+            "video": (_T, width), "audio": (_T, width), "landmarks": (_T, width),
+            "video_ok": (_T,), "audio_ok": (_T,),
+        },
+    }  # fmt: skip
+    outputs: dict[str, tuple[int, ...]] = (
+        {"clip": (4,), "frames": (_T, 3), "sync": (2 * MAX_SHIFT + 1,)}
+        if graph == "fusion"
+        else {"tokens": (_F, width)}
+    )
+    return _specs(inputs_of[graph]), _specs(outputs)
+
+
+def random_inputs(graph: str, width: int, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return inputs of the right shapes, 0…1, for tracing and parity checks."""
+    rng = np.random.default_rng(seed)
+    inputs, _ = tensor_specs(graph, width)
+    return {s.name: rng.random((batch, *s.shape), np.float32) for s in inputs}
+
+
+def _specs(shapes: Mapping[str, tuple[int, ...]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name, "float32", shape) for name, shape in shapes.items())
+
+
+def _export(module: nn.Module, directory: Path, graph: str, width: int) -> GraphSpec:
+    inputs, outputs = tensor_specs(graph, width)
+    # Two items: a batch of one would let the exporter take the axis for a constant.
+    example = tuple(torch.from_numpy(a) for a in random_inputs(graph, width, 2).values())
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    with warnings.catch_warnings():
+        # All inputs share the batch axis, as they should.
+        warnings.filterwarnings("ignore", "# The axis name: batch will not be used")
+        program = torch.onnx.export(
+            module, example, dynamo=True, opset_version=OPSET, verbose=False,
+            input_names=[s.name for s in inputs], output_names=[s.name for s in outputs],
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+        )  # fmt: skip
+    assert program is not None, "the dynamo exporter returns a program"
+    program.optimize()
+    data = _bare(program.model_proto).SerializeToString()
+    file = f"{graph}.onnx"
+    (directory / file).write_bytes(data)
+    return GraphSpec(
+        file, hashlib.sha256(data).hexdigest(), inputs, outputs, round(_gflop(module, example), 4)
+    )
+
+
+def _bare(model: ModelProto) -> ModelProto:
+    """Drop the exporter's notes: they hold paths of this machine, so equal weights would hash differently."""
+    graph = model.graph
+    parts = (graph.node, graph.input, graph.output, graph.value_info, graph.initializer)
+    for noted in (model, graph, *(item for part in parts for item in part)):
+        del noted.metadata_props[:]
+    return model
+
+
+def _gflop(module: nn.Module, example: tuple[Tensor, ...]) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(*example)
+    return float(counter.get_total_flops()) / len(example[0]) / 1e9

@@ -1,0 +1,193 @@
+"""The fusion graph: 64 tokens a modality in, logits per window and per picture out.
+
+Everything that looks across slices is here: positions, transformers, AVFF's
+cross-modal prediction, the sync curve.  Positions are added here and never cached,
+because a slice changes its place in the window at every hop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avff.engine.spec import SPEC
+from avff.trainer.model.layers import Block
+
+_S, _F, _T = SPEC.window_slices, SPEC.slice_frames, SPEC.window_frames
+MAX_SHIFT = 15
+"""Pictures either way in the sync curve: ± 0.6 s."""
+_SYNC_WIDTH = 64
+
+
+@dataclass
+class FusionOut:
+    """What the fusion graph yields.
+
+    Attributes:
+        clip: ``[N, 4]`` logits: any, video, audio, desync.
+        frames: ``[N, 64, 3]`` logits per picture: any, video, audio.
+        sync: ``[N, 31]`` mean cosine of sound and picture at shifts -15…15 pictures.
+        sync_video, sync_audio: ``[N, 64, 64]`` unit vectors the curve is made of (training only).
+        predicted: A2V and V2A predictions with their targets (training only).
+    """
+
+    clip: Tensor
+    frames: Tensor
+    sync: Tensor
+    sync_video: Tensor
+    sync_audio: Tensor
+    predicted: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class CrossPredictor(nn.Module):
+    """AVFF's A2V / V2A: per slice, a linear layer over the token axis and one transformer block."""
+
+    def __init__(self, width: int, heads: int, *, dropout: float) -> None:
+        super().__init__()
+        self.over_tokens = nn.Linear(_F, _F)
+        self.block = Block(width, heads, _F, dropout=dropout)
+        self.width = width
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Predict the other modality's tokens: ``[N, 64, D]`` to ``[N, 64, D]``, slice by slice."""
+        x = tokens.reshape(-1, _F, self.width)  # [N * S, F, D]
+        x = self.over_tokens(x.transpose(1, 2)).transpose(1, 2)
+        return self.block(x).reshape(-1, _T, self.width)
+
+
+class TemporalMix(nn.Module):
+    """Residual convolution over 5 pictures, across slice borders: ``[N, 64, D]`` to the same."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, (5, 1), padding=(2, 0))
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix neighbouring pictures."""
+        y = x.transpose(1, 2).reshape(-1, self.width, _T, 1)
+        y = functional.gelu(self.conv(y), approximate="tanh")
+        return x + y.reshape(-1, self.width, _T).transpose(1, 2)
+
+
+class TokenHeads(nn.Module):
+    """One logit per picture straight from its tokens: what the encoders' stage has learnt, kept as it is.
+
+    A linear answer on slice-local tokens carries over to unseen people and generators better
+    than one that a deep fusion makes of them (docs/decisions/0005).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.video, self.audio = nn.Linear(width, 1), nn.Linear(width, 1)
+
+
+class Fusion(nn.Module):
+    """Tokens and masks of one window to logits.
+
+    Args:
+        width: token width D.
+        heads: attention heads.
+        depth: transformer blocks per modality.
+        dropout: in blocks and heads.
+    """
+
+    def __init__(self, *, width: int, heads: int, depth: int, dropout: float) -> None:
+        super().__init__()
+        self.tokens = TokenHeads(width)
+        self.see = nn.Linear(2 * width, width)
+        self.hear = nn.Linear(width, width)
+        self.unseen = nn.Parameter(torch.zeros(width))
+        self.unheard = nn.Parameter(torch.zeros(width))
+        self.mix_v, self.mix_a = TemporalMix(width), TemporalMix(width)
+        self.sync_v, self.sync_a = nn.Linear(width, _SYNC_WIDTH), nn.Linear(width, _SYNC_WIDTH)
+        self.position = nn.Parameter(torch.randn(_T, width) * 0.02)
+        self.blocks_v = _stack(width, heads, depth, dropout)
+        self.blocks_a = _stack(width, heads, depth, dropout)
+        self.a2v = CrossPredictor(width, heads, dropout=dropout)
+        self.v2a = CrossPredictor(width, heads, dropout=dropout)
+        self.join_v, self.join_a = nn.Linear(3 * width, width), nn.Linear(3 * width, width)
+        self.cross_v = Block(width, heads, _T, dropout=dropout, crosses=True)
+        self.cross_a = Block(width, heads, _T, dropout=dropout, crosses=True)
+        self.frame_any = nn.Linear(2 * width, 1)
+        self.heads = JointHeads(width, dropout=dropout)
+        self.band: Tensor
+        self.register_buffer("band", _band_matrix(), persistent=False)
+
+    def forward(
+        self, video: Tensor, audio: Tensor, landmarks: Tensor, video_ok: Tensor, audio_ok: Tensor
+    ) -> FusionOut:
+        """Fuse one batch of windows.
+
+        Args:
+            video, audio, landmarks: tokens ``[N, 64, D]``.
+            video_ok, audio_ok: ``[N, 64]``, 1 where there is evidence.
+        """
+        seen, heard = video_ok.unsqueeze(-1), audio_ok.unsqueeze(-1)
+        # A modality's own answer rests on its own tokens: a clean voice must not vouch for a face.
+        picture, sound = self.tokens.video(video), self.tokens.audio(audio)  # [N, 64, 1]
+        v = self.see(torch.cat([video, landmarks], dim=-1)) * seen + self.unseen * (1 - seen)
+        a = self.hear(audio) * heard + self.unheard * (1 - heard)
+        v, a = self.mix_v(v), self.mix_a(a)
+        sync_v, sync_a = _unit(self.sync_v(v)) * seen, _unit(self.sync_a(a)) * heard
+        curve = (sync_v @ sync_a.transpose(1, 2)).reshape(-1, _T * _T) @ self.band  # [N, 31]
+        v, a = v + self.position, a + self.position
+        for block_v, block_a in zip(self.blocks_v, self.blocks_a, strict=True):
+            v, a = block_v(v), block_a(a)
+        from_a, from_v = self.a2v(a), self.v2a(v)
+        f_v = self.join_v(torch.cat([v, from_a, v - from_a], dim=-1))
+        f_a = self.join_a(torch.cat([a, from_v, a - from_v], dim=-1))
+        g_v, g_a = self.cross_v(f_v, f_a), self.cross_a(f_a, f_v)  # [N, 64, D]
+        frames = torch.cat([self.frame_any(torch.cat([g_v, g_a], dim=-1)), picture, sound], dim=-1)
+        any_logit, desync = self.heads(g_v, g_a, curve)
+        clip = torch.cat([any_logit, _mean(picture, seen), _mean(sound, heard), desync], dim=-1)
+        return FusionOut(clip, frames, curve, sync_v, sync_a, ((from_a, v), (from_v, a)))
+
+
+class JointHeads(nn.Module):
+    """What only both modalities together can tell: any manipulation at all, and lost synchrony."""
+
+    def __init__(self, width: int, *, dropout: float) -> None:
+        super().__init__()
+        inputs = 4 * width + 2 * MAX_SHIFT + 1
+        self.any, self.desync = _head(inputs, dropout), _head(inputs, dropout)
+
+    def forward(self, g_v: Tensor, g_a: Tensor, curve: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits, each ``[N, 1]``, from fused tokens ``[N, 64, D]`` and the sync curve."""
+        joint = torch.cat([_pool(g_v), _pool(g_a), curve], dim=-1)
+        return self.any(joint), self.desync(joint)
+
+
+def _stack(width: int, heads: int, depth: int, dropout: float) -> nn.ModuleList:
+    return nn.ModuleList(Block(width, heads, _T, dropout=dropout) for _ in range(depth))
+
+
+def _head(inputs: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Dropout(dropout), nn.Linear(inputs, 64), nn.GELU(approximate="tanh"), nn.Linear(64, 1)
+    )
+
+
+def _mean(logits: Tensor, there: Tensor) -> Tensor:
+    """Mean over the pictures that are there: ``[N, 64, 1]`` to ``[N, 1]``, 0 when none is."""
+    return (logits * there).sum(dim=1) / there.sum(dim=1).clamp(min=1.0)
+
+
+def _pool(x: Tensor) -> Tensor:
+    """Mean and maximum over time: ``[N, 64, D]`` to ``[N, 2 D]``."""
+    return torch.cat([x.mean(dim=1), x.amax(dim=1)], dim=-1)
+
+
+def _unit(x: Tensor) -> Tensor:
+    # 1e-4, not the customary 1e-12, which underflows in FP16.
+    return x / (x.pow(2).sum(dim=-1, keepdim=True) + 1e-4).sqrt()
+
+
+def _band_matrix() -> Tensor:
+    """Constant ``[4096, 31]``: column k averages the pairs whose sound lies k - 15 pictures later."""
+    lag = torch.arange(_T)[None, :] - torch.arange(_T)[:, None]  # sound index minus picture index
+    bands = [(lag == k).float() / (_T - abs(k)) for k in range(-MAX_SHIFT, MAX_SHIFT + 1)]
+    return torch.stack([b.reshape(-1) for b in bands], dim=1)
