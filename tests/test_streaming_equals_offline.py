@@ -164,10 +164,11 @@ def test_serving_equals_the_trainers_network(slices: list[Slice], streamed: list
         clips = net(*arguments).clip.double().numpy()
     by = CALIBRATION.any["av"]
     for k, logits in zip(places, clips, strict=True):
-        expected = by.scale * logits[CLIP_OUTPUTS.index("any")] + by.offset
+        head = dict(zip(CLIP_OUTPUTS, logits, strict=True))
+        expected = by.scale * head["any"] + by.video * head["video"] + by.audio * head["audio"] + by.offset
         assert streamed[k + FULL].logit == pytest.approx(expected, abs=1e-4)
         for part, affine in CALIBRATION.parts.items():
-            odds = affine.scale * logits[CLIP_OUTPUTS.index(part)] + affine.offset
+            odds = affine.scale * head[part] + affine.offset
             assert streamed[k + FULL].parts[part] == pytest.approx(probability(odds), abs=1e-4)
 
 

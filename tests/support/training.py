@@ -31,7 +31,11 @@ torch.set_num_threads(1)
 SMALL = AvffConfig(width=16, heads=2, depth=1, dropout=0.0)
 """A network that is quick to train."""
 CALIBRATION = Calibration(
-    any={name: Affine(2.0, -0.25) for name in ("av", "video", "audio")},
+    any={
+        "av": Affine(2.0, -0.25, video=0.5, audio=0.75),
+        "video": Affine(2.0, 0.25, video=0.5),
+        "audio": Affine(2.0, 0.125, audio=0.5),
+    },
     parts={name: Affine(1.5, 0.5) for name in ("video", "audio", "desync")},
     threshold=0.5,
 )

@@ -28,7 +28,8 @@ class FusionOut:
 
     Attributes:
         clip: ``[N, 4]`` logits: any, video, audio, desync.
-        frames: ``[N, 64, 3]`` logits per picture: any, video, audio.
+        frames: ``[N, 64, 3]`` logits per picture: any, video, audio; the last two mean nothing
+            where that modality has no evidence.
         sync: ``[N, 31]`` mean cosine of sound and picture at shifts -15…15 pictures.
         sync_video, sync_audio: ``[N, 64, 64]`` unit vectors the curve is made of (training only).
         predicted: A2V and V2A predictions with their targets (training only).

@@ -1,0 +1,213 @@
+"""``avff-train`` from a manifest to a model and its report, on a few seconds of data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from avff.engine.model import load_model
+from avff.engine.offline import predictions_of_file
+from avff.engine.predictor import Predictor
+from avff.trainer import pipeline
+from avff.trainer.cli import main
+from avff.trainer.data.manifest import manifest_sha256
+from avff.trainer.evaluate import ClipScore
+from tests.support.engine import face_models
+from tests.trainer.tiny_data import HELD_OUT, write_tiny_data
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tests" / "trainer" / "lenient_avff_train.py"
+CONFIG = ROOT / "configs" / "train" / "selfmade.yaml"
+TINY = {
+    "name": "tiny",
+    "data.workers": "1",
+    "data.validation_share": "0.34",
+    "data.held_out_generators": f"[{HELD_OUT}]",
+    "model.width": "16",
+    "model.heads": "2",
+    "model.depth": "1",
+    "encoders.epochs": "1",
+    "encoders.slices_per_epoch": "8",
+    "encoders.batch": "4",
+    "train.epochs": "1",
+    "train.windows_per_epoch": "8",
+    "train.batch": "4",
+    "train.validation_windows": "2",
+    "train.precision": "32-true",
+}
+pytestmark = pytest.mark.timeout(400)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        directory: what it wrote.
+        data: its data root.
+        done: the command, carried out.
+        hashes: of the checkpoints.
+    """
+
+    directory: Path
+    data: Path
+    done: subprocess.CompletedProcess[str]
+    hashes: dict[str, str]
+
+    @property
+    def report(self) -> str:
+        return (self.directory / "training_report.md").read_text()
+
+    @property
+    def scores(self) -> list[ClipScore]:
+        lines = (self.directory / "predictions.jsonl").read_text().splitlines()
+        return [ClipScore(**json.loads(line)) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    base = tmp_path_factory.mktemp("pipeline")
+    data = write_tiny_data(base / "data")
+    directory = base / "runs" / "tiny"
+    done = train(data, base / "runs")
+    return Run(directory, data, done, hashes_of(directory / "checkpoints") if not done.returncode else {})
+
+
+def train(data: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    """Give the command of the run."""
+    options = [f"--{key}={value}" for key, value in {**TINY, "output": str(output)}.items()]
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), "--config", str(CONFIG), *options],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "AVFF_DATA": str(data)},
+        check=False,
+    )
+
+
+def hashes_of(directory: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(directory.iterdir())}
+
+
+def test_run_ends_well(run: Run) -> None:
+    """Exit code 0, no traceback, and the split, the model and the report are named on the way."""
+    assert run.done.returncode == 0, run.done.stderr
+    assert "Traceback" not in run.done.stderr
+    assert "train: 4 genuine, 2 generated (Edge 2)" in run.done.stderr
+    assert f"validation: 2 genuine, 2 generated ({HELD_OUT} 2)" in run.done.stderr
+    assert f"model in {run.directory / 'model'}" in run.done.stderr
+
+
+def test_model_loads_and_scores(run: Run) -> None:
+    """What the run exported scores a clip of the judges as its predictions say."""
+    predictor = Predictor(load_model(run.directory / "model", threads=1))
+    score = next(s for s in run.scores if s.logit is not None)
+    predictions = predictions_of_file(run.data / score.uid, face_models(), predictor)
+    logits = [p.logit for p in predictions if p.logit is not None]
+    assert len(logits) == score.windows
+    assert np.mean(logits) == pytest.approx(score.logit, abs=1e-5)
+
+
+def test_report_is_of_the_predictions(run: Run) -> None:
+    """Every judge is listed once, and the report's AUC is theirs."""
+    scores = run.scores
+    assert sorted(s.uid for s in scores) == [f"dev/{c}/{k}.mp4" for c in ("fake", "real") for k in (0, 1)]
+    kept = [s for s in scores if s.logit is not None]
+    assert len(kept) == 4, "a face is found in every clip"
+    auc = roc_auc_score([s.label for s in kept], [s.logit for s in kept])
+    assert f"| **AUC** | **{auc:.3f} [" in run.report
+    assert "| clips scored | 4 of 4 |" in run.report
+
+
+def test_report_has_its_tables(run: Run) -> None:
+    """Facts, split, validation, judges, breakdowns and abstentions, with the command that repeats them."""
+    report = run.report
+    for heading in ("# Training report: tiny", "## Data", "## Validation windows", "## Clips of `dev`"):
+        assert heading in report
+    assert re.search(r"\| Other \| 2 of 2 \|", report)
+    assert f"avff-train --config {CONFIG} --name tiny --data.workers 1" in report
+    assert "| too_short | 14 of " in report
+    hop = re.search(r"([\d.]+) GFLOP per hop", report)
+    assert hop is not None
+    assert 0 < float(hop[1]) < 1
+
+
+def test_provenance_can_be_checked(run: Run) -> None:
+    """The contract's hashes are those of the manifest and of the checkpoint that was exported."""
+    provenance = load_model(run.directory / "model", threads=1).contract.provenance
+    assert provenance["manifest_sha256"] == manifest_sha256(run.data / "manifest.csv")
+    assert provenance["checkpoint_sha256"] == run.hashes["best.ckpt"]
+    assert provenance["seed"] == "7"
+    assert provenance["torch"] == torch.__version__
+
+
+def test_settings_are_kept_as_they_were_used(run: Run) -> None:
+    """Overrides and defaults alike, without the place of the data."""
+    kept = json.loads((run.directory / "settings.json").read_text())
+    assert kept["train"]["windows_per_epoch"] == 8
+    assert kept["train"]["weight_decay"] == 0.05
+    assert str(run.data) not in json.dumps(kept)
+
+
+def test_tensorboard_follows_both_stages(run: Run) -> None:
+    """Losses and AUC by kind are there to look at."""
+    logs = b"".join(p.read_bytes() for p in (run.directory / "tensorboard").rglob("events.out.tfevents*"))
+    for tag in (
+        b"encoders/video/lip_swap",
+        b"encoders/audio/vocoder",
+        b"val/clip",
+        b"val/auc",
+        b"auc/desync",
+    ):
+        assert tag in logs, tag
+
+
+class ExportReached(Exception):
+    """Raised in place of the second export, which test_export knows to be the same."""
+
+
+def again(run: Run, monkeypatch: pytest.MonkeyPatch, **changes: str) -> int:
+    """Give the command once more, in this process and as far as the export."""
+
+    def stop(*_: object) -> None:
+        raise ExportReached
+
+    monkeypatch.setattr(pipeline, "_export", stop)
+    options = {**TINY, "output": str(run.directory.parent), "data.root": str(run.data), **changes}
+    return main(["--config", str(CONFIG), *(f"--{key}={value}" for key, value in options.items())])
+
+
+# Lightning 2.6 uses what torch 2.14 deprecates, and gives advice on worker processes and directories.
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
+def test_same_command_again_trains_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A finished run goes straight to the export: clips and checkpoints stay as they are."""
+    with pytest.raises(ExportReached):
+        again(run, monkeypatch)
+    assert set(run.hashes) >= {"best.ckpt", "last.ckpt", "encoders.pth"}
+    assert hashes_of(run.directory / "checkpoints") == run.hashes
+    assert "prepare:" not in capsys.readouterr().err
+
+
+def test_other_settings_are_another_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights of one recipe are never reported under another."""
+    assert again(run, monkeypatch, **{"train.learning_rate": "0.1"}) == 78
+    assert "holds a run with another 'train'; give a new --name" in capsys.readouterr().err
+    assert hashes_of(run.directory / "checkpoints") == run.hashes
