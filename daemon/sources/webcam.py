@@ -131,7 +131,7 @@ class WebcamSource:
             _check_device(self._device)
         try:
             await self._start()
-        except BaseException:
+        except BaseException:  # a cancellation too: the device must be let go, then it goes on
             await self.__aexit__(None, None, None)
             raise
         return self
