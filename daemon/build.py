@@ -42,13 +42,11 @@ def make_frontend(source: Source) -> SlicesFromMedia:
     Raises:
         AssetError: the face models can neither be read nor fetched.
     """
-    import cv2
-
     from avff.engine.faces.models import load_face_models
     from avff.engine.frontend import MAX_SKEW_NS, Frontend
+    from avff.engine.threads import stay_in_caller
 
-    # Every stream has threads of its own; OpenCV's pool on top of them only gets in the way.
-    cv2.setNumThreads(1)
+    stay_in_caller()
     return Frontend(
         load_face_models(progress=sys.stderr.isatty()) if source.has_video else None,
         has_video=source.has_video,

@@ -21,7 +21,7 @@ class _Settings(BaseModel):
 class EngineSettings(_Settings):
     """How the model is run."""
 
-    threads: int = Field(default=2, ge=1, le=256, description="CPU threads of the inference runtime")
+    threads: int = Field(default=1, ge=1, le=256, description="CPU threads of the inference runtime")
     batch: int = Field(default=8, ge=1, le=256, description="most slices in one call, over all streams")
     hop_slices: int = Field(default=1, ge=1, le=8, description="slices of 320 ms from one score to the next")
 

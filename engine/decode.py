@@ -20,6 +20,7 @@ import av.error
 import av.stream
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from avff.engine.errors import MediaError
 from avff.engine.media import NS_PER_S, AudioBlock, Float32, MediaItem, UInt8, VideoFrame
@@ -96,6 +97,8 @@ class MediaReader:
         self._audio_end_ns = self._video_next_ns = 0
         self._items = 0
         self._reached_ns = 0
+        # One for all pictures: left to itself, each makes FFmpeg's conversion tables anew.
+        self._reformatter = VideoReformatter()
 
     def __enter__(self) -> MediaReader:
         return self
@@ -156,7 +159,8 @@ class MediaReader:
         # A raw stream has no stamps: its pictures follow one another at the rate it states.
         pts_ns = self._video_next_ns if frame.pts is None else _pts_ns(frame) - self._start_ns
         self._video_next_ns = pts_ns + self._picture_ns
-        return VideoFrame(pts_ns, upright_rgb(frame, self._pixel_aspect()), time.monotonic_ns())
+        rgb = upright_rgb(frame, self._pixel_aspect(), self._reformatter)
+        return VideoFrame(pts_ns, rgb, time.monotonic_ns())
 
     def _pixel_aspect(self) -> float:
         ratio = None if self._video is None else self._video.sample_aspect_ratio
@@ -168,19 +172,23 @@ class MediaReader:
         return AudioBlock(pts_ns, mono(frame), frame.sample_rate, time.monotonic_ns())
 
 
-def upright_rgb(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> UInt8:
+def upright_rgb(
+    frame: av.VideoFrame, pixel_aspect: float = 1.0, reformatter: VideoReformatter | None = None
+) -> UInt8:
     """Convert a decoded picture of any pixel format to upright RGB with square pixels.
 
     Args:
         frame: the picture; its display matrix (phone orientation) is honoured.
         pixel_aspect: width of a pixel over its height.
+        reformatter: the stream's own, to be used again; None for a single picture.
 
     Returns:
         uint8 ``[height, width, 3]``, no side longer than ``MAX_SIDE_PX``.
     """
     width, height = frame.width * pixel_aspect, float(frame.height)
     scale = min(1.0, MAX_SIDE_PX / max(width, height))
-    rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    converted = (reformatter or VideoReformatter()).reformat(frame, format="rgb24")
+    rgb = np.asarray(converted.to_ndarray(), np.uint8)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if size != (frame.width, frame.height):
         rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)

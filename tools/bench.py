@@ -34,6 +34,7 @@ from avff.engine.slices import Slice
 from avff.engine.spec import SPEC
 
 CLIP_S = 30.0
+LONG_CLIP_S = 120.0
 _REPEATS = 5
 
 
@@ -70,9 +71,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        clip = make_clip(Path(scratch) / "bench.mp4")
+        clip = make_clip(Path(scratch) / "bench.mp4", CLIP_S)
+        long_clip = make_clip(Path(scratch) / "long.mp4", LONG_CLIP_S)
         rows = [*network_costs(load_model(options.model, threads=1)), *caching(clip, options.model)]
-        rows += daemon_figures(clip, options.model)
+        rows += daemon_figures(clip, long_clip, options.model)
     print_table(rows)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -85,16 +87,16 @@ def main() -> int:
     return 0 if all(r.met for r in rows) else 1
 
 
-def make_clip(path: Path) -> Path:
-    """Write a 640x360, 25 fps H.264 + AAC clip of ``CLIP_S`` seconds by repeating the demo clip."""
+def make_clip(path: Path, length_s: float) -> Path:
+    """Write a 640x360, 25 fps H.264 + AAC clip of a given length by repeating the demo clip."""
     with as_file(files("avff.engine") / "demo" / "talking_photo.mp4") as demo, av.open(str(path), "w") as out:
         video = out.add_stream("libx264", 25, width=640, height=360, pix_fmt="yuv420p")
         audio = out.add_stream("aac", 48_000, layout="mono")
         pictures = sounds = 0
-        while pictures < CLIP_S * 25:
+        while pictures < length_s * 25:
             with av.open(str(demo)) as source:
                 for frame in source.decode(video=0, audio=0):
-                    if pictures >= CLIP_S * 25:
+                    if pictures >= length_s * 25:
                         break
                     if isinstance(frame, av.VideoFrame):
                         out.mux(video.encode(_letterboxed(frame, pictures)))
@@ -165,30 +167,32 @@ def _time_recomputed(predictor: Predictor, slices: list[Slice]) -> float:
     return float(np.median(times))
 
 
-def daemon_figures(clip: Path, model: Path | None) -> list[Row]:
-    """Start the daemon as a user does: help, a file at full speed, the same file in real time."""
+def daemon_figures(clip: Path, long_clip: Path, model: Path | None) -> list[Row]:
+    """Start the daemon as a user does: help, files at full speed, the short one in real time.
+
+    The machine is shared, and noise only ever adds time: each speed is the best of three.
+    """
     command = [sys.executable, "-m", "avff.daemon"]
     help_s = min(_timed([*command, "--help"])[0] for _ in range(3))
-    score = [
-        *command,
-        "--source",
-        str(clip),
-        "--format",
-        "jsonl",
-        *(["--model", str(model)] if model else []),
-    ]
-    full = [_timed(score)[0] for _ in range(2)]
-    rss_mb = _peak_mb(score)
+    options = ["--format", "jsonl", *(["--model", str(model)] if model else [])]
+    score, score_long = ([*command, "--source", str(path), *options] for path in (clip, long_clip))
+    short_s, long_s = (min(_timed(run)[0] for _ in range(3)) for run in (score, score_long))
+    rss_mb = _peak_mb(score_long)
     first_s, events = _watch([*score, "--realtime"])
     latency = [e["latency_ms"] for e in events if e["type"] == "score" and e["score"] is not None]
     return [
         Row("avffd --help", help_s, "s", 0.5),
-        Row("file at 640x360, with start-up", CLIP_S / min(full), "x real time", 10.0, at_most=False),
+        Row(_speed_of(LONG_CLIP_S), LONG_CLIP_S / long_s, "x real time", 10.0, at_most=False),
+        Row(_speed_of(CLIP_S), CLIP_S / short_s, "x real time"),
         Row("window end to score, p50, real time", float(np.percentile(latency, 50)), "ms"),
         Row("window end to score, p95, real time", float(np.percentile(latency, 95)), "ms", 200.0),
         Row("first score after start, beyond the window", first_s - SPEC.window_ns / NS_PER_S, "s", 3.0),
         Row("peak memory of the daemon", rss_mb, "MB", 400.0),
     ]
+
+
+def _speed_of(length_s: float) -> str:
+    return f"file of {length_s:g} s at 640x360, with start-up"
 
 
 def _timed(command: list[str]) -> tuple[float, str]:

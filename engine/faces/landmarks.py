@@ -7,6 +7,7 @@ the picture's left.
 
 from __future__ import annotations
 
+MESH_POINTS = 468
 LEFT_EYE = (33, 160, 158, 133, 153, 144, 159, 145)
 """Corner, upper lid, upper lid, corner, lower lid, lower lid, middle of upper and lower lid."""
 RIGHT_EYE = (362, 385, 387, 263, 373, 380, 386, 374)

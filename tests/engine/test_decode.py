@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from avff.engine.decode import MAX_SIDE_PX, MediaReader, open_media
+from avff.engine.decode import MAX_SIDE_PX, MediaReader, open_media, upright_rgb
 from avff.engine.errors import MediaError
 from avff.engine.media import NS_PER_S, AudioBlock, Float32, UInt8, VideoFrame
 from tests.support.engine import TURNS, blocks_of, pictures_of, turn_track, write_sound, write_wide_pixels
@@ -443,3 +443,14 @@ def test_a_guessed_length_is_no_promise(tmp_path: Path) -> None:
         assert reader.duration_s is not None
         assert reader.duration_s > heard_s + 5
         assert reader.truncated is None
+
+
+def test_pictures_of_a_file_equal_those_converted_one_by_one(tmp_path: Path) -> None:
+    """One conversion context for all of them changes no pixel."""
+    path = write_clip(tmp_path / "a.mp4", seconds=0.4, audio=False)
+    with open_media(path) as reader:
+        together = [item.rgb for item in reader if isinstance(item, VideoFrame)]
+    with av.open(str(path)) as container:
+        alone = [upright_rgb(frame) for frame in container.decode(video=0)]
+    assert len(together) == len(alone) == 10
+    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
