@@ -3,7 +3,7 @@ PYTHON ?= python3
 USER_ENV = .venv
 DEV_ENV = .venv-dev
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench soak clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -16,7 +16,7 @@ demo: $(USER_ENV)/.installed ## Install the daemon into .venv and score the demo
 test: $(DEV_ENV)/.installed ## Install what tests need into .venv-dev and run them.
 	@sh tools/need.sh espeak-ng gcc
 	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
-	$(DEV_ENV)/bin/python -m pytest --cov --cov-report=term
+	$(DEV_ENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 check: $(DEV_ENV)/.installed ## Style, types and import rules.
 	$(DEV_ENV)/bin/ruff check .
@@ -27,6 +27,9 @@ check: $(DEV_ENV)/.installed ## Style, types and import rules.
 bench: $(DEV_ENV)/.installed ## Measure speed and memory on this machine.
 	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
 	$(DEV_ENV)/bin/python tools/bench.py --json bench-results/bench.json
+
+soak: $(DEV_ENV)/.installed ## Kill training at random moments; resumed, it must end with the same weights.
+	$(DEV_ENV)/bin/python tools/soak_train.py
 
 clean: ## Remove both environments and caches; keep runs/.
 	rm -rf $(USER_ENV) $(DEV_ENV) build *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 from torch.utils.data import DataLoader
 
 from avff.engine.contract import CLIP_OUTPUTS, Affine, Calibration
 from avff.engine.media import Float32
 from avff.trainer.data.windows import Batch, ValidationWindows
 from avff.trainer.metrics import Interval, auc, bootstrap
-from avff.trainer.model.avff import Avff
+from avff.trainer.model.registry import answer
 
 PICTURE_FAKES = ("generated", "self_blend", "lip_swap")
 SOUND_FAKES = ("vocoder", "splice")
@@ -30,7 +31,7 @@ FOLDS = 5
 """Parts by person for the figure of a combination: it is judged on people it was not fitted to."""
 
 
-def validation_logits(net: Avff, windows: ValidationWindows, *, workers: int) -> dict[str, Float32]:
+def validation_logits(net: nn.Module, windows: ValidationWindows, *, workers: int) -> dict[str, Float32]:
     """Run the validation windows with both modalities, and with either one withheld.
 
     Returns:
@@ -64,6 +65,8 @@ def calibrate(
 
     def fit(name: str, values: Float32, fakes: Sequence[str], heads: Sequence[str]) -> Affine | None:
         chosen, labels = _select(logits["group"], names, fakes)
+        if not 0 < labels.sum() < len(labels):
+            return None  # no such fakes in this run: nothing says how good the head is
         who = [people[int(i)] for i in np.flatnonzero(chosen)]
         evidence = values[chosen][:, [CLIP_OUTPUTS.index(h) for h in heads]].astype(np.float64)
         figures[name] = bootstrap(auc, labels, _unseen(evidence, labels, who), who)
@@ -93,10 +96,10 @@ def with_threshold(calibration: Calibration, threshold: float) -> Calibration:
     return Calibration(calibration.any, calibration.parts, threshold)
 
 
-def _clip_logits(net: Avff, batch: Batch, modality: str) -> Float32:
+def _clip_logits(net: nn.Module, batch: Batch, modality: str) -> Float32:
     seen = batch.video_ok * (modality != "audio")
     heard = batch.audio_ok * (modality != "video")
-    logits: Float32 = net(batch.video, batch.audio, batch.landmarks, seen, heard).clip.numpy()
+    logits: Float32 = answer(net, batch._replace(video_ok=seen, audio_ok=heard)).clip.numpy()
     return logits
 
 

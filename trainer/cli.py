@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from avff.trainer.commands import read_overrides, run_command
+
 _EPILOG = """\
+Any setting of the file can be overridden: --train.epochs 5 --data.root PATH.
+
 exit codes: 0 done, 2 wrong usage, 65 data not fit for training, 69 face models not to be had,
-78 wrong configuration, 130 interrupted (run it again to resume)
+70 training cannot go on, 74 a checkpoint cannot be written or read, 78 wrong configuration,
+130 and 143 stopped by SIGINT or SIGTERM (run it again to resume)
 """
-_ERRORS = {"SettingsError": 78, "ManifestError": 65, "SplitError": 65, "MediaError": 65, "AssetError": 69}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,39 +26,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--config", type=Path, required=True, help="YAML file, e.g. configs/train/selfmade.yaml"
     )
+    parser.add_argument("--print-config", action="store_true", help="print all settings as used, and end")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="carry one batch through every stage, and keep nothing"
+    )
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument(
+        "--folds", type=int, metavar="K", help="cross-validate: K runs, each judged on clips of its own"
+    )
+    other.add_argument(
+        "--control", choices=("leave-one-out", "label-shuffle", "metadata"),
+        help="carry out a control of the figures instead of a run",
+    )  # fmt: skip
     options, rest = parser.parse_known_args(argv)
-    overrides = _overrides(parser, rest)
-    try:
+    overrides = read_overrides(parser, rest)
+
+    def work() -> int:
         # Imported here, so that --help does not wait for torch.
-        from avff.trainer.pipeline import run
+        from avff.trainer.pipeline import run, show_config
 
-        return run(options.config, overrides)
-    except KeyboardInterrupt:
-        sys.stderr.write("avff-train: interrupted; run the same command to resume\n")
-        return 130
-    except ImportError as error:
-        sys.stderr.write(f"avff-train: {error.name} is not installed; pip install 'avff[train]'\n")
-        return 69
-    except Exception as error:  # the last handler: known errors become one line, others keep their trace
-        code = _ERRORS.get(type(error).__name__)
-        if code is None:
-            raise
-        sys.stderr.write(f"avff-train: {error}\n")
-        return code
+        if options.print_config:
+            return show_config(options.config, overrides)
+        if options.folds is not None:
+            from avff.trainer.cross_validation import cross_validate
 
+            return cross_validate(options.config, overrides, options.folds, dry=options.dry_run)
+        if options.control is not None:
+            from avff.trainer.controls import run_control
 
-def _overrides(parser: argparse.ArgumentParser, rest: Sequence[str]) -> list[tuple[str, str]]:
-    """Read ``--key value`` and ``--key=value`` pairs."""
-    pairs: list[tuple[str, str]] = []
-    words = iter(rest)
-    for word in words:
-        if not word.startswith("--"):
-            parser.error(f"unexpected {word!r}; settings are given as --key value")
-        key, equals, value = word[2:].partition("=")
-        if not equals:
-            following = next(words, None)
-            if following is None:
-                parser.error(f"--{key} needs a value")
-            value = following
-        pairs.append((key, value))
-    return pairs
+            return run_control(options.config, overrides, options.control)
+        return run(options.config, overrides, dry=options.dry_run)
+
+    return run_command("avff-train", work)

@@ -11,14 +11,14 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import binary_auroc
 
 from avff.trainer.config import EncoderSettings, TrainSettings
 from avff.trainer.data.slices import GROUPS, SOUND_KIND
 from avff.trainer.data.windows import Batch
 from avff.trainer.losses import masked_bce
-from avff.trainer.model.avff import Avff
-from avff.trainer.module import decay_groups, warm_cosine
+from avff.trainer.model.avff import StreamingNet
+from avff.trainer.module import auc_of
+from avff.trainer.optim import make_optimiser
 
 _LABEL = {"video": 1, "landmarks": 1, "audio": 2}
 """Column of the frame labels (any, video, audio) that each encoder answers for."""
@@ -30,22 +30,22 @@ class EncoderStage(lightning.LightningModule):
     Args:
         net: the network; its fusion graph is left alone but for the token heads.
         settings: of this stage.
-        train: of the run: weight decay, warm-up, label smoothing.
+        train: of the run: label smoothing.
         total_steps: optimiser steps, for the schedule.
     """
 
     def __init__(
         self,
-        net: Avff,
+        net: StreamingNet,
         settings: EncoderSettings,
         train: TrainSettings,
         total_steps: int,
     ) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict({"video": net.video, "landmarks": net.landmarks, "audio": net.audio})
-        heads = {"video": net.fusion.tokens.video, "audio": net.fusion.tokens.audio}
+        # The network as a whole, so that checkpoints of all stages name their weights alike.
+        self.net = net
         # The landmarks' head only teaches their encoder; the fusion graph has no use for it.
-        self.heads = nn.ModuleDict({**heads, "landmarks": nn.Linear(net.config.width, 1)})
+        self.landmark_head = nn.Linear(net.config.width, 1)
         self._settings, self._train, self._total_steps = settings, train, total_steps
         self._answers: list[tuple[dict[str, Tensor], Tensor]] = []
 
@@ -53,9 +53,12 @@ class EncoderStage(lightning.LightningModule):
         """Return logits ``[N, pictures]`` by encoder."""
         inputs = {"video": batch.video, "landmarks": batch.landmarks, "audio": batch.audio}
         return {
-            name: self.heads[name](self.encoders[name](x.flatten(0, 1))).reshape(len(x), -1)
+            name: self._head(name)(getattr(self.net, name)(x.flatten(0, 1))).reshape(len(x), -1)
             for name, x in inputs.items()
         }
+
+    def _head(self, name: str) -> nn.Module:
+        return self.landmark_head if name == "landmarks" else getattr(self.net.fusion.tokens, name)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Return the loss of one batch: per picture, and of the slice's mean."""
@@ -68,10 +71,28 @@ class EncoderStage(lightning.LightningModule):
             loss = masked_bce(logits.float(), labels, smoothing) + masked_bce(
                 logits.float().mean(1), labels.mean(1), smoothing
             )
-            self.log(f"encoders/{name}", loss.detach(), batch_size=len(labels))
+            self.log(
+                f"encoders/{name}",
+                loss.detach(),
+                on_step=False,
+                on_epoch=True,
+                sync_dist=True,
+                batch_size=len(labels),
+            )
             total = total + loss
+        self.log(
+            "train/loss",
+            total.detach(),
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(batch.labels),
+        )
         self.log("loss", total.detach(), prog_bar=True, logger=False)
         return total
+
+    def _note(self, name: str, loss: Tensor, items: int) -> None:
+        self.log(name, loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=items)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collect the answers."""
@@ -86,17 +107,13 @@ class EncoderStage(lightning.LightningModule):
         for at, kind in enumerate(GROUPS[1:], start=1):
             chosen = (group == 0) | (group == at)
             for name in ("video", "landmarks"):
-                auc = binary_auroc(logits[name][chosen], (group[chosen] == at).int())
-                self.log(f"encoders/{name}/{kind}", auc)
+                self.log(f"encoders/{name}/{kind}", auc_of(logits[name][chosen], group[chosen] == at))
         # The sound of generated clips may be genuine: it is judged on vocoded slices only.
         chosen = group != GROUPS.index("generated")
-        self.log(
-            f"encoders/audio/{SOUND_KIND}", binary_auroc(logits["audio"][chosen], (group[chosen] > 0).int())
-        )
+        self.log(f"encoders/audio/{SOUND_KIND}", auc_of(logits["audio"][chosen], group[chosen] > 0))
 
     def configure_optimizers(self) -> Any:
-        """AdamW with one warm cosine."""
-        groups = decay_groups([self], self._settings.learning_rate, self._train.weight_decay)
-        return warm_cosine(
-            torch.optim.AdamW(groups, betas=(0.9, 0.98)), self._total_steps, self._train.warmup_share
-        )
+        """Return the optimiser with its schedule."""
+        settings = self._settings
+        trained = [*(getattr(self.net, name) for name in _LABEL), self.net.fusion.tokens, self.landmark_head]
+        return make_optimiser(settings.optim, trained, steps=self._total_steps, epochs=settings.epochs)

@@ -11,23 +11,29 @@ import numpy as np
 import torch
 from onnx import ModelProto
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from avff.engine.contract import Calibration, Contract, GraphSpec, TensorSpec
 from avff.engine.model import CONTRACT_FILE
 from avff.engine.spec import SPEC
-from avff.trainer.model.avff import Avff
-from avff.trainer.model.fusion import MAX_SHIFT, Fusion
+from avff.trainer.model.avff import StreamingNet
+from avff.trainer.model.fusion import MAX_SHIFT, FusionGraph
+from avff.trainer.model.registry import export_obstacle
+from avff.trainer.model.size import gflop
+from avff.trainer.model.vit import AvffB
 
 OPSET = 18
 """LayerNormalization is one operator from opset 17 on, which FP16 needs."""
 _F, _T = SPEC.slice_frames, SPEC.window_frames
 
 
-class _FusionGraph(nn.Module):
-    """The fusion network without the outputs that only training needs."""
+class ExportError(Exception):
+    """A network cannot be exported; the message says why and what can."""
 
-    def __init__(self, fusion: Fusion) -> None:
+
+class _Served(nn.Module):
+    """A fusion graph without the outputs that only training needs."""
+
+    def __init__(self, fusion: FusionGraph) -> None:
         super().__init__()
         self.fusion = fusion
 
@@ -39,7 +45,12 @@ class _FusionGraph(nn.Module):
 
 
 def export_model(
-    net: Avff, directory: Path, *, name: str, calibration: Calibration, provenance: Mapping[str, str]
+    net: StreamingNet | AvffB,
+    directory: Path,
+    *,
+    name: str,
+    calibration: Calibration,
+    provenance: Mapping[str, str],
 ) -> Contract:
     """Write the graphs and ``contract.json``.
 
@@ -52,7 +63,12 @@ def export_model(
 
     Returns:
         the contract as written.
+
+    Raises:
+        ExportError: the architecture cannot serve a stream; nothing is written.
     """
+    if not isinstance(net, StreamingNet):
+        raise ExportError(export_obstacle(net.config))
     net.eval()
     directory.mkdir(parents=True, exist_ok=True)
     graphs = {
@@ -63,13 +79,13 @@ def export_model(
     return contract
 
 
-def graphs_of(net: Avff) -> dict[str, nn.Module]:
+def graphs_of(net: StreamingNet) -> dict[str, nn.Module]:
     """Return the modules that become graphs, by graph name."""
     return {
         "video": net.video,
         "audio": net.audio,
         "landmarks": net.landmarks,
-        "fusion": _FusionGraph(net.fusion).eval(),
+        "fusion": _Served(net.fusion).eval(),
     }
 
 
@@ -121,9 +137,8 @@ def _export(module: nn.Module, directory: Path, graph: str, width: int) -> Graph
     data = _bare(program.model_proto).SerializeToString()
     file = f"{graph}.onnx"
     (directory / file).write_bytes(data)
-    return GraphSpec(
-        file, hashlib.sha256(data).hexdigest(), inputs, outputs, round(_gflop(module, example), 4)
-    )
+    cost = round(gflop(lambda: module(*example)) / len(example[0]), 4)
+    return GraphSpec(file, hashlib.sha256(data).hexdigest(), inputs, outputs, cost)
 
 
 def _bare(model: ModelProto) -> ModelProto:
@@ -133,9 +148,3 @@ def _bare(model: ModelProto) -> ModelProto:
     for noted in (model, graph, *(item for part in parts for item in part)):
         del noted.metadata_props[:]
     return model
-
-
-def _gflop(module: nn.Module, example: tuple[Tensor, ...]) -> float:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(*example)
-    return float(counter.get_total_flops()) / len(example[0]) / 1e9

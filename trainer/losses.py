@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from avff.trainer.model.fusion import FusionOut
+from avff.trainer.model.fusion import MAX_SHIFT, FusionOut
 
 _CLIP_WEIGHTS = (1.0, 0.6, 0.6, 0.3)
 """any, video, audio, desync."""
@@ -90,3 +90,82 @@ def cross_loss(out: FusionOut, genuine: Tensor) -> Tensor:
         for predicted, target in out.predicted
     ]
     return torch.stack(gaps).mean()
+
+
+def masked_focal(
+    logits: Tensor, labels: Tensor, smoothing: float, weight: Tensor | None = None, *, gamma: float = 2.0
+) -> Tensor:
+    """Like :func:`masked_bce`, each answer weighted by how wrong it is to the power ``gamma``.
+
+    What is answered well already counts less (Lin et al., ICCV 2017, arXiv:1708.02002).  A gamma
+    of 0 gives the cross-entropy itself.
+    """
+    known, label = ~torch.isnan(labels), torch.nan_to_num(labels)
+    target = label * (1 - smoothing) + smoothing / 2
+    # Through the log-sigmoid, which has a slope everywhere; a power of 1 - p has none where p is 1.
+    factor = torch.exp(gamma * functional.logsigmoid((1 - 2 * label) * logits))
+    each = factor * functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    mask = known.float() if weight is None else known.float() * weight
+    return (each * mask).sum() / mask.sum().clamp(min=1.0)
+
+
+def masked_reconstruction(rebuilt: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+    """Mean squared error over hidden tokens only; 0 when none is hidden.
+
+    Args:
+        rebuilt, target: ``[N, 64, values]``.
+        hidden: ``[N, 64]``, 1 where the token was hidden and its target is known.
+    """
+    each = (rebuilt - target).square().mean(dim=-1)
+    return (each * hidden).sum() / hidden.sum().clamp(min=1.0)
+
+
+def frame_sync_loss(video: Tensor, audio: Tensor, seen: Tensor, heard: Tensor, late: Tensor) -> Tensor:
+    """InfoNCE in both directions between each picture and the sound within ± 15 pictures.
+
+    These are the shifts of the sync curve, of which one, ``late``, is right.  Its neighbours
+    (± 1 picture) are left out of the negatives: recordings are off by as much, so they are
+    neither right nor wrong.
+
+    Args:
+        video, audio: unit vectors ``[N, 64, K]``.
+        seen, heard: ``[N, 64]``, 1 where there is evidence; what has none is not compared.
+        late: ``[N]`` by how many pictures the sound comes late, -15…15.
+    """
+    at = torch.arange(video.shape[1], device=video.device)
+    lag = at[None, :] - at[:, None]  # sound index minus picture index
+    off = lag - late[:, None, None]  # [N, 64, 64]
+    there = (seen[:, :, None] * heard[:, None, :]) > 0
+    compared = there & (lag.abs() <= MAX_SHIFT) & (off.abs() != 1)
+    return _two_way_nce(video @ audio.transpose(1, 2), compared, off == 0)
+
+
+def slice_contrast_loss(video: Tensor, audio: Tensor, there: Tensor) -> Tensor:
+    """InfoNCE in both directions between the slices of picture and sound of the windows of a batch.
+
+    Negatives are the same slice of the other windows, so time within a window is left to
+    :func:`frame_sync_loss`.
+
+    Args:
+        video, audio: unit vectors ``[N, 8, K]``.
+        there: ``[N, 8]``, 1 where picture and sound both have evidence.
+    """
+    similarity = video.transpose(0, 1) @ audio.permute(1, 2, 0)  # [8, N, N]
+    known = there.transpose(0, 1) > 0
+    own = torch.eye(len(video), dtype=torch.bool, device=video.device)
+    return _two_way_nce(similarity, known[:, :, None] & known[:, None, :], own)
+
+
+def _two_way_nce(similarity: Tensor, compared: Tensor, right: Tensor) -> Tensor:
+    """Mean cross-entropy, along rows and columns, of the pairs that belong together; 0 if there are none.
+
+    Args:
+        similarity: cosines ``[B, n, n]``.
+        compared: bool ``[B, n, n]``, pairs that take part.
+        right: bool, broadcast to the same: at most one pair in a row or column.
+    """
+    # Finite, or rows without any pair would make the gradient NaN.
+    scores = (similarity / _TEMPERATURE).masked_fill(~compared, -1e4)
+    asked = compared & right
+    both = functional.log_softmax(scores, dim=1) + functional.log_softmax(scores, dim=2)
+    return -(both * asked).sum() / (2 * asked.sum().clamp(min=1))

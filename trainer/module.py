@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -11,48 +9,51 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
+from avff.engine.errors import SettingsError
 from avff.trainer.config import TrainSettings
 from avff.trainer.data.windows import Batch
 from avff.trainer.losses import total_loss
-from avff.trainer.model.avff import Avff, AvffConfig
+from avff.trainer.model.avff import StreamingNet
 from avff.trainer.model.fusion import FusionOut
+from avff.trainer.model.registry import answer
+from avff.trainer.optim import make_optimiser
 
 DESYNC_GROUPS = frozenset({"desync", "freeze"})
 """Validation groups that are no fakes: they are judged by the desync head."""
 
 
 class AvffModule(lightning.LightningModule):
-    """Trains :class:`avff.trainer.model.avff.Avff`.
+    """The supervised stage: trains a network of any architecture on whole windows.
 
     Args:
-        config: size of the network.
+        net: the network.
         train: optimisation settings.
         groups: names of the validation groups; the first is genuine footage.
-        total_steps: optimiser steps of the whole run, for the schedule.
+        total_steps: optimiser steps of the whole stage, for the schedule.
     """
 
-    def __init__(self, config: AvffConfig, train: TrainSettings, groups: list[str], total_steps: int) -> None:
+    def __init__(self, net: nn.Module, train: TrainSettings, groups: list[str], total_steps: int) -> None:
         super().__init__()
-        self.net = Avff(config)
-        self._frozen = [self.net.video, self.net.audio, self.net.landmarks, self.net.fusion.tokens]
+        self.net = net
+        self._frozen = encoder_parts(net) if train.frozen_encoders else []
         self._settings, self._groups, self._total_steps = train, groups, total_steps
         self._answers: list[tuple[Tensor, Tensor]] = []
 
     def on_train_epoch_start(self) -> None:
-        """Keep what the first stage has made: no gradient, and no new statistics in its norms."""
+        """Keep what an earlier stage has made: no gradient, and no new statistics in its norms."""
         for part in self._frozen:
             part.eval().requires_grad_(False)
 
     def forward(self, batch: Batch) -> FusionOut:
         """Run the network on a batch of windows."""
-        out: FusionOut = self.net(batch.video, batch.audio, batch.landmarks, batch.video_ok, batch.audio_ok)
-        return out
+        return answer(self.net, batch)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Return the loss of one batch."""
         del index
         terms = self._terms(self(batch), batch)
-        self.log_dict({f"train/{k}": v for k, v in terms.items()}, batch_size=len(batch.labels))
+        named = {f"train/{name}": term for name, term in terms.items()}
+        self.log_dict(named, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.labels))
         self.log("loss", terms["loss"].detach(), prog_bar=True, logger=False)
         return terms["loss"]
 
@@ -65,7 +66,11 @@ class AvffModule(lightning.LightningModule):
         self._answers.append((out.clip.float(), batch.group))
 
     def on_validation_epoch_end(self) -> None:
-        """Log each group's AUC against genuine windows, and their mean, which chooses the checkpoint."""
+        """Log each group's AUC against genuine windows, their mean, and what a threshold of 0.5 gives.
+
+        The mean AUC may choose the checkpoint.  Accuracy and F1 are for the reader: with uneven
+        classes a constant answer can win them.
+        """
         clip = torch.cat([a for a, _ in self._answers])
         group = torch.cat([g for _, g in self._answers])
         self._answers.clear()
@@ -73,14 +78,14 @@ class AvffModule(lightning.LightningModule):
         for name, auc in figures.items():
             self.log(f"auc/{name}", auc)
         self.log("val/auc", sum(figures.values()) / len(figures), prog_bar=True)
+        self.log_dict({f"val/{k}": v for k, v in at_even_odds(clip, group, self._groups).items()})
 
     def configure_optimizers(self) -> Any:
-        """AdamW on the fusion graph with the schedule of :func:`warm_cosine`."""
-        trained = [m for name, m in self.net.fusion.named_children() if name != "tokens"]
-        groups = decay_groups(trained, self._settings.learning_rate, self._settings.weight_decay)
-        groups[1]["params"] += list(self.net.fusion.parameters(recurse=False))
-        optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
-        return warm_cosine(optimiser, self._total_steps, self._settings.warmup_share)
+        """Return the optimiser of all that is not frozen, with its schedule."""
+        settings = self._settings
+        return make_optimiser(
+            settings.optim, [self.net], frozen=self._frozen, steps=self._total_steps, epochs=settings.epochs
+        )
 
     def _terms(self, out: FusionOut, batch: Batch) -> dict[str, Tensor]:
         # The losses are small sums of logs: they stay in 32 bits.
@@ -95,31 +100,15 @@ class AvffModule(lightning.LightningModule):
             )
 
 
-def decay_groups(modules: Sequence[nn.Module], rate: float, decay: float) -> list[dict[str, Any]]:
-    """Return optimiser groups in which weights decay, but biases and norms do not."""
-    parameters = [p for m in modules for p in m.parameters()]
-    decayed = [p for p in parameters if p.ndim > 1]
-    kept = [p for p in parameters if p.ndim <= 1]
-    return [
-        {"params": decayed, "lr": rate, "weight_decay": decay},
-        {"params": kept, "lr": rate, "weight_decay": 0.0},
-    ]
+def encoder_parts(net: nn.Module) -> list[nn.Module]:
+    """Return what the encoders' stage trains: the encoders and the heads on their tokens.
 
-
-def warm_cosine(optimiser: torch.optim.Optimizer, steps: int, warmup_share: float) -> dict[str, Any]:
-    """Return Lightning's optimiser entry with linear warm-up and one cosine to zero.
-
-    One cosine and no restart, which would lift a late rate.
+    Raises:
+        SettingsError: the architecture has no slice-local encoders.
     """
-    warmup = max(1, round(warmup_share * steps))
-
-    def scale(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, scale)
-    return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    if not isinstance(net, StreamingNet):
+        raise SettingsError("train.frozen_encoders: avff-b has no encoders of its own; set it to false")
+    return [net.video, net.audio, net.landmarks, net.fusion.tokens]
 
 
 def group_aucs(clip: Tensor, group: Tensor, names: list[str]) -> dict[str, float]:
@@ -134,8 +123,31 @@ def group_aucs(clip: Tensor, group: Tensor, names: list[str]) -> dict[str, float
     for i, name in enumerate(names[1:], start=1):
         column = 3 if name in DESYNC_GROUPS else 0
         chosen = (group == 0) | (group == i)
-        figures[name] = float(binary_auroc(clip[chosen, column], (group[chosen] == i).int()))
+        figures[name] = float(auc_of(clip[chosen, column], group[chosen] == i))
     return figures
+
+
+def auc_of(logits: Tensor, fake: Tensor) -> Tensor:
+    """Return the area under the ROC curve; NaN unless there are genuine and fake items."""
+    if not fake.any() or fake.all():
+        return torch.tensor(float("nan"))
+    return binary_auroc(logits, fake.int())
+
+
+def at_even_odds(clip: Tensor, group: Tensor, names: list[str]) -> dict[str, float]:
+    """Return accuracy and F1 of calling windows fake from a probability of one half on; the share of fakes.
+
+    Args:
+        clip, group, names: as for :func:`group_aucs`; benign groups count as genuine.
+    """
+    fakes = torch.tensor([i > 0 and n not in DESYNC_GROUPS for i, n in enumerate(names)], device=group.device)
+    truth, called = fakes[group], clip[:, 0] >= 0
+    hits = (truth & called).sum()
+    return {
+        "accuracy": float((truth == called).float().mean()),
+        "prior": float(truth.float().mean()),
+        "f1": float(2 * hits / (truth.sum() + called.sum()).clamp(min=1)),
+    }
 
 
 def _float(out: FusionOut) -> FusionOut:

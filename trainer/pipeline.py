@@ -1,4 +1,4 @@
-"""The stages of ``avff-train`` in order: data, training, calibration, export, judgement, report."""
+"""The steps of ``avff-train`` in order: data, training, calibration, export, judgement, report."""
 
 from __future__ import annotations
 
@@ -8,116 +8,207 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from avff.engine.contract import Calibration, Contract
 from avff.engine.errors import SettingsError
-from avff.engine.model import CONTRACT_FILE
+from avff.engine.faces.models import load_face_models
+from avff.engine.model import CONTRACT_FILE, load_model
+from avff.engine.predictor import Predictor
 from avff.engine.settings import Override, load_settings
 from avff.trainer.calibrate import calibrate, freeze_threshold, validation_logits, with_threshold
+from avff.trainer.checkpoints import save_durably
 from avff.trainer.config import RunSettings
 from avff.trainer.data.manifest import manifest_sha256
-from avff.trainer.data.splits import group_of
+from avff.trainer.data.splits import describe, group_of
+from avff.trainer.distributed import world
 from avff.trainer.evaluate import ClipScore, judge, save_scores
 from avff.trainer.export import export_model
 from avff.trainer.metrics import Interval
-from avff.trainer.report import RunFacts, metadata_control, render
-from avff.trainer.run import RunData, describe_split, fit, load_data, load_network, validation_windows
+from avff.trainer.misclassified import write_page
+from avff.trainer.model.registry import build, export_obstacle
+from avff.trainer.model.size import describe as measure
+from avff.trainer.paths import RunPaths
+from avff.trainer.report import Evidence, RunFacts, metadata_control, write_report
+from avff.trainer.report.history import read_history
+from avff.trainer.run import check_settings, dry_run, fit, load_network, validation_windows
+from avff.trainer.run_data import RunData, load_data
+from avff.trainer.stages import FINAL, Finished, precision_of
 
 
 @dataclass(frozen=True)
 class _Exported:
     contract: Contract
     validation: dict[str, Interval]
+    clips: Sequence[ClipScore]
 
 
-def run(config: Path, overrides: Sequence[Override]) -> int:
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run says of the clips that judge it.
+
+    Attributes:
+        threshold: probability from which a clip is called fake, frozen on validation clips.
+        scores: of the judges.
+    """
+
+    threshold: float
+    scores: Sequence[ClipScore]
+
+
+def run(config: Path, overrides: Sequence[Override], *, dry: bool = False) -> int:
     """Carry out a run; what a stage left behind is used when the command is given again.
+
+    Args:
+        config: the recipe.
+        overrides: settings that take precedence.
+        dry: build everything, carry one batch through every stage, and keep nothing but prepared clips.
 
     Raises:
         SettingsError, ManifestError, SplitError: before anything is trained.
+        TrainingError, CheckpointError: training cannot go on.
+        Stopped: a signal came.
     """
     settings = load_settings(config, RunSettings, overrides)
-    directory = settings.output / settings.name
-    data = load_data(settings)
-    _begin(settings, directory)
-    _say("\n".join(describe_split(data.split)))
-    checkpoint, minutes = _fit_timed(settings, data, directory)
-    exported = _export(settings, data, checkpoint, directory)
-    scores = judge(data.judges, data.root, directory / "model", workers=max(1, settings.data.workers))
-    save_scores(scores, directory / "predictions.jsonl")
+    check_settings(settings)
     command = " ".join([f"avff-train --config {config}", *(f"--{k} {v}" for k, v in overrides)])
-    text = _report(settings, data, exported, scores, minutes, command)
-    (directory / "training_report.md").write_text(text, encoding="utf-8")
-    _say(f"model in {directory / 'model'}, report in {directory / 'training_report.md'}")
+    carry_out(settings, load_data(settings), command, dry=dry)
     return 0
 
 
-def _begin(settings: RunSettings, directory: Path) -> None:
+def carry_out(settings: RunSettings, data: RunData, command: str, *, dry: bool = False) -> Outcome | None:
+    """Carry out a run on given clips.
+
+    Args:
+        settings: of the run, checked.
+        data: its clips.
+        command: what was typed, for the report.
+        dry: as of :func:`run`.
+
+    Returns:
+        the judgement; None when nothing was judged.
+
+    Raises:
+        SettingsError: a run of this name has begun with other settings.
+        TrainingError, CheckpointError: training cannot go on.
+        Stopped: a signal came.
+    """
+    paths = RunPaths(settings.output, settings.name)
+    _say("\n".join(describe(data.split)))
+    _say(_size(settings))
+    if dry:
+        dry_run(settings, data)
+        _say("dry run: one batch went through every stage; nothing was kept")
+        return None
+    if not world().is_first:
+        fit(settings, data, paths)
+        return None  # the first process does the rest
+    _begin(settings, paths)
+    finished, minutes = _fit_timed(settings, data, paths)
+    obstacle = export_obstacle(settings.model)
+    if obstacle is not None:
+        weights = {"settings": json.dumps(_recipe(settings))}
+        net = load_network(settings, paths.checkpoints / finished[FINAL].checkpoint)
+        save_durably({**weights, "weights": net.state_dict()}, paths.outputs / "best_model.pth")
+        _say(f"{obstacle}; no clip was judged. Weights in {paths.outputs}, figures in {paths.history}")
+        return None
+    exported = _export(settings, data, paths, finished)
+    scores = judge(data.judges, data.root, paths.model, workers=max(1, settings.data.workers))
+    save_scores(scores, paths.predictions)
+    _report(settings, data, exported, scores, finished, minutes, command)
+    _show_errors(data, exported, scores, paths)
+    _say(f"model in {paths.model}, report in {paths.report}")
+    return Outcome(exported.contract.calibration.threshold, scores)
+
+
+def show_config(config: Path, overrides: Sequence[Override]) -> int:
+    """Print the settings as a run would use them, defaults and all."""
+    settings = load_settings(config, RunSettings, overrides)
+    sys.stdout.write(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    return 0
+
+
+def _size(settings: RunSettings) -> str:
+    size = measure(build(settings.model))
+    return (
+        f"{settings.model.architecture}: {size.parameters / 1e6:.2f} M parameters, {size.gflop_per_hop:.2f} "
+        f"GFLOP per hop with cached tokens, {size.gflop_per_window:.2f} per window without"
+    )
+
+
+def _begin(settings: RunSettings, paths: RunPaths) -> None:
     """Write down the recipe; go on with a run that has begun only by the same one."""
-    file = directory / "settings.json"
     recipe = _recipe(settings)
     try:
-        begun = json.loads(file.read_text(encoding="utf-8"))
+        begun = json.loads(paths.settings.read_text(encoding="utf-8"))
     except OSError:
-        directory.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+        paths.outputs.mkdir(parents=True, exist_ok=True)
+        paths.settings.write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
         return
     if begun != recipe:
         changed = next(k for k in {**recipe, **begun} if begun.get(k) != recipe.get(k))
         raise SettingsError(
-            f"{directory} holds a run with another {changed!r}; give a new --name, or delete it to start anew"
+            f"{paths.outputs} holds a run with another {changed!r}; "
+            "give a new --name, or delete it to start anew"
         )
 
 
 def _recipe(settings: RunSettings) -> dict[str, Any]:
     """Return the settings that make the model; where files lie and how many processes help do not."""
-    places: dict[str, Any] = {"output": True, "data": {"root", "workers"}, "train": {"threads"}}
+    places: dict[str, Any] = {"output": True, "data": {"root", "prepared", "workers"}, "train": {"threads"}}
     return settings.model_dump(mode="json", exclude=places)
 
 
-def _fit_timed(settings: RunSettings, data: RunData, directory: Path) -> tuple[Path, float]:
-    """Train; return the checkpoint and the minutes spent, over all times the command was given."""
-    file = directory / "minutes.txt"
+def _fit_timed(settings: RunSettings, data: RunData, paths: RunPaths) -> tuple[Mapping[str, Finished], float]:
+    """Train; return how the stages ended and the minutes spent, over all times the command was given."""
+    file = paths.checkpoints / "minutes.txt"
     spent = float(file.read_text()) if file.is_file() else 0.0
     started = time.monotonic()
-    checkpoint = fit(settings, data, directory)
-    spent += (time.monotonic() - started) / 60
-    file.write_text(f"{spent:.1f}\n")
-    return checkpoint, spent
+    try:
+        return fit(settings, data, paths), spent + (time.monotonic() - started) / 60
+    finally:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{spent + (time.monotonic() - started) / 60:.1f}\n")
 
 
-def _export(settings: RunSettings, data: RunData, checkpoint: Path, directory: Path) -> _Exported:
+def _export(
+    settings: RunSettings, data: RunData, paths: RunPaths, finished: Mapping[str, Finished]
+) -> _Exported:
     """Calibrate on validation windows, export, then freeze the threshold on whole validation clips."""
+    checkpoint = paths.checkpoints / finished[FINAL].checkpoint
     net = load_network(settings, checkpoint)
     windows = validation_windows(settings, data)
     logits = validation_logits(net, windows, workers=settings.data.workers)
     by_modality, by_part, figures = calibrate(logits, windows.groups, windows.people())
     calibration = Calibration(by_modality, by_part, 0.5)
     provenance = _provenance(settings, data, checkpoint)
-    target = directory / "model"
-    contract = export_model(net, target, name=settings.name, calibration=calibration, provenance=provenance)
-    clips = judge(data.split.validation, data.root, target, workers=max(1, settings.data.workers))
+    contract = export_model(
+        net, paths.model, name=settings.name, calibration=calibration, provenance=provenance
+    )
+    clips = judge(data.split.validation, data.root, paths.model, workers=max(1, settings.data.workers))
     genuine = [s.probability for s in clips if not s.label and s.probability is not None]
     frozen = Contract(
         contract.name, contract.graphs, contract.spec, contract.width,
         with_threshold(calibration, round(freeze_threshold(genuine), 4)), contract.provenance,
     )  # fmt: skip
-    (target / CONTRACT_FILE).write_text(frozen.to_json(), encoding="utf-8")
-    return _Exported(frozen, figures)
+    (paths.model / CONTRACT_FILE).write_text(frozen.to_json(), encoding="utf-8")
+    texts = {"settings": json.dumps(_recipe(settings)), "contract": frozen.to_json()}
+    save_durably({**texts, **provenance, "weights": net.state_dict()}, paths.outputs / "best_model.pth")
+    return _Exported(frozen, figures, clips)
 
 
 def _provenance(settings: RunSettings, data: RunData, checkpoint: Path) -> dict[str, str]:
     return {
         "settings_sha256": hashlib.sha256(json.dumps(_recipe(settings), sort_keys=True).encode()).hexdigest(),
-        "manifest_sha256": manifest_sha256(data.manifest),
+        **({"manifest_sha256": manifest_sha256(data.manifest)} if data.manifest else {}),
         "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "seed": str(settings.train.seed),
     }
 
@@ -127,27 +218,44 @@ def _report(
     data: RunData,
     exported: _Exported,
     scores: Sequence[ClipScore],
+    finished: Mapping[str, Finished],
     minutes: float,
     command: str,
-) -> str:
+) -> None:
+    paths = RunPaths(settings.output, settings.name)
     trained = [*data.split.train, *data.split.validation]
-    control = metadata_control(trained, data.judges, group_of(data.judges))
-    contract = exported.contract
-    cost = {name: graph.gflop for name, graph in contract.graphs.items()}
-    hop = sum(cost.values())
-    window = 8 * (hop - cost["fusion"]) + cost["fusion"]
-    facts = {
-        "slices trained on": f"{settings.encoders.epochs} epochs of {settings.encoders.slices_per_epoch}",
-        "windows trained on": f"{settings.train.epochs} epochs of {settings.train.windows_per_epoch}",
-        "time of training": f"{minutes:.0f} min on {platform.machine()}, {os.cpu_count()} cores",
-        "network": f"{hop:.2f} GFLOP per hop with cached tokens, {window:.2f} per window without",
-        **contract.provenance,
-    }
-    return render(
-        RunFacts(settings.name, command, facts, describe_split(data.split), exported.validation, control),
-        contract, scores, settings.data.judge_split,
+    stages = "; ".join(f"{name}: {f.ended} ({f.epochs})" for name, f in finished.items())
+    precision = precision_of(settings.train.precision)
+    facts = {"network": _size(settings), "precision": precision, **exported.contract.provenance}
+    run_facts = RunFacts(
+        settings.name, command, facts, describe(data.split), exported.validation,
+        metadata_control(trained, data.judges, group_of(data.judges)),
+        duration_s=60 * minutes,
+        hardware=_hardware(),
+        peak_gpu_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        stopped=stages,
+    )  # fmt: skip
+    judges = settings.data.judge_split
+    sides = {"train": data.split.train, "validation": data.split.validation, judges: data.judges}
+    evidence = Evidence(sides, read_history(paths.history), exported.clips)
+    write_report(paths.outputs, run_facts, exported.contract, scores, judges, evidence)
+
+
+def _show_errors(data: RunData, exported: _Exported, scores: Sequence[ClipScore], paths: RunPaths) -> None:
+    """Write the page of the worst errors, for the eyes of whoever trains."""
+    places = {clip.uid: data.root / clip.path for clip in data.judges}
+    write_page(
+        paths.outputs, scores, places.__getitem__, load_face_models(), Predictor(load_model(paths.model)),
+        threshold=exported.contract.calibration.threshold,
     )  # fmt: skip
 
 
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, {os.cpu_count()} CPU cores"
+    return f"{platform.machine()}, {os.cpu_count()} CPU cores, no GPU"
+
+
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    if world().is_first:
+        sys.stderr.write(text + "\n")

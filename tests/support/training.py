@@ -5,26 +5,25 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avff.engine.contract import Affine, Calibration
-from avff.engine.media import Float32, UInt8
 from avff.engine.spec import SPEC
+from avff.trainer.data.entry import Prepared, encode
 from avff.trainer.data.manifest import Clip
-from avff.trainer.data.prepare import Prepared, cache_path
 from avff.trainer.data.sample import Sample
+from avff.trainer.data.shards import ShardStore, ShardWriter, entry_key
 from avff.trainer.export import export_model
 from avff.trainer.model.avff import Avff, AvffConfig
-from tests.support.engine import DEMO
 from tests.support.samples import make_sample
+from tools.make_replica import Change as Change
+from tools.make_replica import talking_clip as talking_clip
 
 torch.set_num_threads(1)
 
@@ -39,8 +38,6 @@ CALIBRATION = Calibration(
     parts={name: Affine(1.5, 0.5) for name in ("video", "audio", "desync")},
     threshold=0.5,
 )
-_SIDE = 240
-Change = Callable[[UInt8], UInt8]
 
 
 def seeded_net(seed: int = 0, config: AvffConfig | None = None) -> Avff:
@@ -107,17 +104,25 @@ def make_clip(
     """A row of a manifest; genuine ones are genuine throughout."""
     parts = (label_video, label_audio) if label else (0, 0)
     return Clip(
-        uid, split, label, *parts, "lip-sync" if label else "real", generator, identity, "test", paired_real,
-        duration_s, 240, 240, 25.0, 16_000, hashlib.sha256(uid.encode()).hexdigest(),
+        uid, uid, "test", label, split, *parts, "lip-sync" if label else "real",
+        (generator,) if generator else (), (identity,) if identity else (), "test", paired_real,
+        duration_s=duration_s, width=240, height=240, fps=25.0, audio_rate=16_000,
+        sha256=hashlib.sha256(uid.encode()).hexdigest(),
     )  # fmt: skip
 
 
 def write_manifest(root: Path, clips: Iterable[Clip]) -> Path:
-    """Write ``manifest.csv`` of these clips and return its path."""
+    """Write these clips as a generic table, ``manifest.csv``, and return its path."""
     path = root / "manifest.csv"
-    rows = [{**asdict(c), "path": c.uid, "label": "fake" if c.label else "real"} for c in clips]
+    rows = [
+        {
+            **asdict(c), "label": "fake" if c.label else "real", "generator": c.generator,
+            "identity": "".join(c.identities), "source": c.collection, "paired_real": c.source_uid,
+        }
+        for c in clips
+    ]  # fmt: skip
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [name for name in rows[0] if name != "uid"], extrasaction="ignore")
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     return path
@@ -145,85 +150,10 @@ def place_of(sample: Sample) -> tuple[int, int]:
     return int(sample.motion[0, 0]), int(sample.motion[0, 1])
 
 
-def fill_cache(cache: Path, clips: Sequence[Clip], *, windows: int = 2) -> Path:
+def fill_cache(cache: Path, clips: Sequence[Clip], *, windows: int = 2, shard_mb: float = 512) -> ShardStore:
     """Write prepared clips, numbered in order, as ``prepare`` would."""
-    cache.mkdir(parents=True, exist_ok=True)
-    for number, clip in enumerate(clips):
-        prepared = make_prepared(number, windows=windows)
-        np.savez(cache_path(cache, clip), **{n: getattr(prepared, n) for n in Prepared.__dataclass_fields__})
-    return cache
-
-
-def talking_clip(
-    path: Path,
-    *,
-    seconds: float,
-    start_s: float = 0.0,
-    change: Change | None = None,
-    pitch: float = 1.0,
-    gain: float = 1.0,
-) -> Path:
-    """Cut a clip out of the demo clip, with another look and another voice.
-
-    Args:
-        path: where to.
-        seconds: its length.
-        start_s: where in the demo clip it begins.
-        change: of each picture, 240 x 240 RGB.
-        pitch: factor; the sound is played that much faster and repeated to fill the clip.
-        gain: factor of the sound.
-    """
-    pictures, sound = _demo()
-    first, count = round(start_s * SPEC.fps), round(seconds * SPEC.fps)
-    chosen = [change(p) if change else p for p in pictures[first : first + count]]
-    samples = round(seconds * SPEC.rate_hz)
-    at = (np.arange(samples) * pitch + start_s * SPEC.rate_hz) % (len(sound) - 1)
-    pcm = np.interp(at, np.arange(len(sound)), sound) * gain
-    with av.open(str(path), "w") as container:
-        video = container.add_stream(
-            "libx264", rate=SPEC.fps, options={"preset": "ultrafast", "threads": "1"}
-        )
-        audio = container.add_stream("aac", rate=SPEC.rate_hz, layout="mono")
-        assert isinstance(video, av.VideoStream)
-        assert isinstance(audio, av.AudioStream)
-        video.height, video.width = chosen[0].shape[:2]
-        video.pix_fmt = "yuv420p"
-        container.mux(_encoded(video, (av.VideoFrame.from_ndarray(p, format="rgb24") for p in chosen)))
-        container.mux(_encoded(audio, _sound_frames(audio, pcm)))
-    return path
-
-
-def _encoded(
-    stream: av.VideoStream | av.AudioStream, frames: Iterable[av.VideoFrame | av.AudioFrame]
-) -> list[av.Packet[av.VideoStream] | av.Packet[av.AudioStream]]:
-    packets: list[av.Packet[av.VideoStream] | av.Packet[av.AudioStream]] = []
-    for frame in frames:
-        if isinstance(stream, av.VideoStream) and isinstance(frame, av.VideoFrame):
-            packets += stream.encode(frame.reformat(format=stream.pix_fmt))
-        elif isinstance(stream, av.AudioStream) and isinstance(frame, av.AudioFrame):
-            packets += stream.encode(frame)
-    return packets + list(stream.encode(None))
-
-
-def _sound_frames(stream: av.AudioStream, pcm: np.ndarray) -> Iterable[av.AudioFrame]:
-    whole = av.AudioFrame.from_ndarray(pcm.astype(np.float32)[None], format="fltp", layout="mono")
-    whole.sample_rate, whole.pts, whole.time_base = SPEC.rate_hz, 0, Fraction(1, SPEC.rate_hz)
-    size = stream.codec_context.frame_size or 1024
-    resampler = av.AudioResampler(stream.codec_context.format, "mono", SPEC.rate_hz, frame_size=size)
-    return [*resampler.resample(whole), *resampler.resample(None)]
-
-
-@functools.cache
-def _demo() -> tuple[list[UInt8], Float32]:
-    """The demo clip's pictures at 240 x 240, and its sound as 16 kHz mono."""
-    pictures: list[UInt8] = []
-    with av.open(str(DEMO)) as container:
-        for frame in container.decode(video=0):
-            rgb = frame.to_ndarray(format="rgb24", width=_SIDE, height=_SIDE)
-            pictures.append(np.asarray(rgb, np.uint8))
-    resampler = av.AudioResampler("flt", "mono", SPEC.rate_hz)
-    sound: list[Float32] = []
-    with av.open(str(DEMO)) as container:
-        for block in container.decode(audio=0):
-            sound += [piece.to_ndarray()[0] for piece in resampler.resample(block)]
-    return pictures, np.concatenate(sound)
+    with ShardWriter(cache, shard_bytes=round(shard_mb * 1e6)) as writer:
+        for number, clip in enumerate(clips):
+            files = encode(make_prepared(number, windows=windows), "png", {"clip": asdict(clip)})
+            writer.add(entry_key(clip.sha256, "png"), files, "png")
+    return ShardStore(cache, clips)

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from avff.engine.settings import load_settings
 from avff.trainer import pipeline
 from avff.trainer.cli import main
+from avff.trainer.config import RunSettings
+from avff.trainer.run import check_settings
 from tests.support.training import make_clip, write_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +68,34 @@ def test_wrong_settings_give_one_line_and_their_code(
     assert list(elsewhere.iterdir()) == []
 
 
+def test_print_config_shows_what_a_run_would_use(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file, the overrides and every default, as YAML that is itself a configuration."""
+    assert main(["--config", str(CONFIG), "--print-config", "--train.epochs", "3"]) == 0
+    printed = capsys.readouterr().out
+    shown = elsewhere / "shown.yaml"
+    shown.write_text(printed)
+    settings = load_settings(shown, RunSettings)
+    assert settings == load_settings(CONFIG, RunSettings, [("train.epochs", "3")])
+    assert "restart_epochs: 10" in printed
+    assert list(elsewhere.iterdir()) == [shown]
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in CONFIG.parent.glob("*.yaml")))
+def test_every_recipe_is_valid(name: str) -> None:
+    """Each of ``configs/train`` passes the checks that come before the data."""
+    check_settings(load_settings(CONFIG.parent / name, RunSettings))
+
+
+def test_dfdc_recipe_is_the_reports() -> None:
+    """Adam at 1e-3, restarts after 10 epochs and then twice as many, batch 32, patience 5 and 0.001."""
+    settings = load_settings(CONFIG.parent / "dfdc.yaml", RunSettings)
+    optim, stopping = settings.train.optim, settings.train.stopping
+    assert (optim.optimiser, optim.learning_rate, settings.train.batch) == ("adam", 1e-3, 32)
+    assert (optim.schedule, optim.restart_epochs, optim.restart_factor) == ("cosine_restarts", 10, 2)
+    assert stopping is not None
+    assert (stopping.metric, stopping.patience, stopping.min_delta) == ("val/loss", 5, 0.001)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -109,7 +140,8 @@ def test_wrong_file_is_named_with_its_line(
 
 def test_data_that_cannot_be_split_ends_with_65(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Here a generator is held out that no clip is from."""
-    write_manifest(elsewhere, [make_clip("a.mp4")])
+    judges = [make_clip(f"{k}.mp4", label=k, generator="A" * k, split="dev") for k in range(2)]
+    write_manifest(elsewhere, [make_clip("a.mp4"), *judges])
     options = ["--data.root", elsewhere, "--data.held_out_generators", "[Nobody]"]
     code, stderr = outcome(capsys, "--config", CONFIG, *options)
     assert (code, stderr) == (65, "avff-train: no clip of generator 'Nobody' to hold out\n")
@@ -119,13 +151,13 @@ def test_values_may_follow_an_equals_sign_or_a_space(monkeypatch: pytest.MonkeyP
     """Both spellings reach the run as they stand, values with an equals sign included."""
     given: list[object] = []
 
-    def note(*arguments: object) -> int:
-        given.extend(arguments)
+    def note(*arguments: object, dry: bool) -> int:
+        given.extend([*arguments, dry])
         return 0
 
     monkeypatch.setattr(pipeline, "run", note)
     assert main(["--config", "x.yaml", "--name", "a=b", "--train.epochs=3", "--data.root=/a=b"]) == 0
-    assert given == [Path("x.yaml"), [("name", "a=b"), ("train.epochs", "3"), ("data.root", "/a=b")]]
+    assert given == [Path("x.yaml"), [("name", "a=b"), ("train.epochs", "3"), ("data.root", "/a=b")], False]
 
 
 def test_interruption_says_how_to_go_on(
@@ -133,12 +165,13 @@ def test_interruption_says_how_to_go_on(
 ) -> None:
     """Ctrl-C ends with 130 and no traceback."""
 
-    def interrupt(*_: object) -> int:
+    def interrupt(*_: object, dry: bool) -> int:
+        del dry
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "run", interrupt)
     code, stderr = outcome(capsys, "--config", "x.yaml")
-    assert (code, stderr) == (130, "avff-train: interrupted; run the same command to resume\n")
+    assert (code, stderr) == (130, "avff-train: interrupted; run the same command to go on\n")
 
 
 def test_missing_torch_names_the_extra() -> None:

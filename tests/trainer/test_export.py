@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -11,12 +12,24 @@ import pytest
 import torch
 
 from avff.engine.contract import ENCODERS, GRAPHS, parse_contract
+from avff.engine.features import audio_tensor, landmark_tensor, video_tensor
 from avff.engine.model import CONTRACT_FILE, load_model
+from avff.engine.predictor import Predictor, StreamState
 from avff.engine.spec import SPEC
 from avff.trainer import export
-from avff.trainer.export import OPSET, export_model, graphs_of, random_inputs, tensor_specs
-from avff.trainer.model.avff import Avff
+from avff.trainer.export import OPSET, ExportError, export_model, graphs_of, random_inputs, tensor_specs
+from avff.trainer.model.avff import Avff, StreamingNet
+from avff.trainer.model.registry import answer
+from tests.support.engine import make_face, make_slice
 from tests.support.training import CALIBRATION, exported, seeded_net
+from tests.trainer.model.networks import BASELINES, random_batch, small_net, small_streaming_net
+
+
+class Baseline(NamedTuple):
+    """A network of the streaming family and its exported model."""
+
+    net: StreamingNet
+    directory: Path
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +46,12 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_onnx_equals_torch(net: Avff, directory: Path, graph: str, batch: int) -> None:
     """Every graph gives the network's numbers to 1e-4, alone or in a batch."""
+    for name, spread in assert_same_numbers(net, directory, graph, batch).items():
+        assert spread > 0.01, name
+
+
+def assert_same_numbers(net: StreamingNet, directory: Path, graph: str, batch: int) -> dict[str, float]:
+    """Compare a graph with its module, and return how far each output's values lie apart."""
     inputs = random_inputs(graph, net.config.width, batch, seed=batch)
     if graph == "fusion":
         inputs |= {name: np.round(inputs[name]) for name in ("video_ok", "audio_ok")}
@@ -45,7 +64,7 @@ def test_onnx_equals_torch(net: Avff, directory: Path, graph: str, batch: int) -
         expected = graphs_of(net)[graph](*(torch.from_numpy(a) for a in inputs.values()))
     for name, one, other in zip(names, found, expected if graph == "fusion" else [expected], strict=True):
         np.testing.assert_allclose(one, other.numpy(), rtol=0, atol=1e-4, err_msg=name)
-        assert np.ptp(one) > 0.01, name
+    return {name: float(np.ptp(one)) for name, one in zip(names, found, strict=True)}
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -133,3 +152,51 @@ def _audio_gflop(net: Avff) -> float:
             total += height * width * layer.out_channels * layer.in_channels * 9
     total += SPEC.slice_frames * net.audio.head.in_features * net.audio.head.out_features
     return 2 * total / 1e9
+
+
+@pytest.fixture(scope="module", params=BASELINES)
+def baseline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Baseline:
+    """A small network of another architecture, and where it was exported to."""
+    net, directory = small_streaming_net(request.param), tmp_path_factory.mktemp(request.param)
+    export_model(net, directory, name=request.param, calibration=CALIBRATION, provenance={})
+    return Baseline(net, directory)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_other_architectures_are_the_same_graphs(baseline: Baseline, graph: str) -> None:
+    """They too equal torch to 1e-4; a graph they have no use for answers with zeros."""
+    absent = {"audio-only": {"video", "landmarks"}, "video-only": {"audio"}}
+    assert_same_numbers(baseline.net, baseline.directory, graph, 1)
+    spread = assert_same_numbers(baseline.net, baseline.directory, graph, 3)
+    for name in {"clip", "frames", "tokens"} & set(spread):
+        assert (spread[name] > 0.001) != (graph in absent.get(baseline.net.config.architecture, ())), name
+
+
+def test_other_architectures_run_in_the_engine(baseline: Baseline) -> None:
+    """A stream through the engine's predictor gets the number that the torch network gives."""
+    slices = [make_slice(k, face=make_face(seed=k)) for k in range(SPEC.window_slices)]
+    model = load_model(baseline.directory, threads=1)
+    state = StreamState()
+    *_, (_, made) = Predictor(model).predict([(state, piece) for piece in slices])
+    model.close()
+    faces = [piece.face for piece in slices if piece.face is not None]
+    batch = random_batch(1)._replace(
+        video=torch.from_numpy(np.stack([video_tensor(f.faces) for f in faces]))[None],
+        audio=torch.from_numpy(np.stack([audio_tensor(piece.audio) for piece in slices]))[None],
+        landmarks=torch.from_numpy(np.stack([landmark_tensor(f.landmarks, f.motion) for f in faces]))[None],
+    )
+    with torch.no_grad():
+        any_logit, video, audio, _ = answer(baseline.net, batch).clip[0].tolist()
+    by = CALIBRATION.any["av"]
+    expected = by.scale * any_logit + by.video * video + by.audio * audio + by.offset
+    assert (made.modality, made.reason) == ("av", None)
+    assert made.logit == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_papers_size_says_why_it_cannot_serve(tmp_path: Path) -> None:
+    """avff-b is refused in one line with the way out, and nothing is written."""
+    target = tmp_path / "model"
+    with pytest.raises(ExportError, match=r"avff-b cannot be exported.*GFLOP.*export avff-s") as error:
+        export_model(small_net("avff-b"), target, name="b", calibration=CALIBRATION, provenance={})
+    assert "\n" not in str(error.value)
+    assert not target.exists()

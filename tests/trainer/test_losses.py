@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from avff.trainer.losses import LossWeights, cross_loss, masked_bce, sync_loss, total_loss
+from avff.trainer.losses import (
+    LossWeights,
+    cross_loss,
+    frame_sync_loss,
+    masked_bce,
+    masked_focal,
+    masked_reconstruction,
+    slice_contrast_loss,
+    sync_loss,
+    total_loss,
+)
 from avff.trainer.model.fusion import FusionOut
 from tests.support import training  # noqa: F401  # one thread
 
@@ -188,3 +198,119 @@ def test_a_logit_is_pushed_towards_its_own_label(column: int) -> None:
     assert gradient(out.clip)[0, column] < 0 < gradient(out.clip)[1, column]
     moved = gradient(out.clip) != 0
     assert moved.sum() == 2
+
+
+def test_focal_loss_of_gamma_zero_is_cross_entropy() -> None:
+    """Smoothing, weights and unknown labels mean the same in both."""
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    wanted = labels([1, 0, NAN, 1], [0, 0, 1, NAN], [1, 1, 1, 1], [NAN] * 4, [0, 1, 0, 1])
+    weight = torch.tensor([1.0, 0.6, 0.6, 0.3])
+    for arguments in ((0.0, None), (0.1, None), (0.1, weight)):
+        found = masked_focal(logits, wanted, *arguments, gamma=0.0)
+        assert float(found) == pytest.approx(float(masked_bce(logits, wanted, *arguments)), rel=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss_follows_its_formula(gamma: float) -> None:
+    """(1 - p) ** gamma times the cross-entropy, where p is what the right answer was given."""
+    logits, wanted = torch.tensor([3.0, -1.0, 0.5, -4.0]), torch.tensor([1.0, 1.0, 0.0, 0.0])
+    p = 1 / (1 + np.exp(-np.where(wanted.numpy() == 1, logits.numpy(), -logits.numpy()).astype(np.float64)))
+    expected = float((-((1 - p) ** gamma) * np.log(p)).mean())
+    assert float(masked_focal(logits, wanted, 0.0, gamma=gamma)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_loss_is_silent_about_the_unknown_and_finite_at_extremes() -> None:
+    """NaN moves nothing, and certainty, right or wrong, has a finite gradient."""
+    logits = torch.tensor([200.0, -200.0, 200.0, 1.0], requires_grad=True)
+    torch.autograd.backward(masked_focal(logits, torch.tensor([1.0, 1.0, 0.0, NAN]), 0.0, gamma=0.5))
+    assert torch.isfinite(gradient(logits)).all()
+    assert gradient(logits)[3] == 0
+    assert gradient(logits)[1] < 0 < gradient(logits)[2]
+
+
+def test_reconstruction_costs_hidden_tokens_only() -> None:
+    """The mean squared error of what was hidden; nothing else has a gradient."""
+    rebuilt = torch.randn(2, T, 5, requires_grad=True)
+    target, hidden = torch.randn(2, T, 5), (torch.rand(2, T) < 0.5).float()
+    loss = masked_reconstruction(rebuilt, target, hidden)
+    torch.autograd.backward(loss)
+    chosen = hidden.bool()
+    expected = float((rebuilt.detach() - target)[chosen].square().mean())
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+    assert torch.equal((gradient(rebuilt) != 0).any(2), chosen)
+    assert float(masked_reconstruction(target, target + 1, hidden * 0)) == 0
+
+
+def reference_nce(similarity: np.ndarray, compared: np.ndarray, right: np.ndarray) -> float:
+    """InfoNCE pair by pair, for one matrix of cosines."""
+    costs = []
+    for i, j in np.argwhere(compared & right):
+        for scores, allowed, own in ((similarity[i], compared[i], j), (similarity[:, j], compared[:, j], i)):
+            logits = scores.astype(np.float64) / 0.1
+            costs.append(np.log(np.exp(logits[allowed]).sum()) - logits[own])
+    return float(np.mean(costs))
+
+
+@pytest.mark.parametrize("late", [-15, -4, 0, 1, 7])
+def test_frame_sync_loss_equals_a_plain_loop(late: int) -> None:
+    """31 shifts, one right, its neighbours left out, and nothing that was not seen or heard."""
+    video, audio = unit(1, T, 16, seed=1).detach(), unit(1, T, 16, seed=2).detach()
+    seen, heard = torch.ones(1, T), torch.ones(1, T)
+    seen[0, 10:14], heard[0, 30:33] = 0, 0
+    found = float(frame_sync_loss(video, audio, seen, heard, torch.tensor([late])))
+    compared, right = np.zeros((T, T), np.bool_), np.zeros((T, T), np.bool_)
+    for picture in range(T):
+        for sound in range(T):
+            shift = sound - picture
+            there = bool(seen[0, picture]) and bool(heard[0, sound])
+            compared[picture, sound] = there and abs(shift) <= 15 and abs(shift - late) != 1
+            right[picture, sound] = shift == late
+    similarity = (video @ audio.transpose(1, 2))[0].numpy()
+    assert found == pytest.approx(reference_nce(similarity, compared, right), rel=1e-4)
+
+
+def test_frame_sync_loss_wants_the_true_shift() -> None:
+    """Sound that comes seven pictures late costs little where that is known, and much elsewhere."""
+    video = unit(2, T, 64).detach()
+    audio, there = video.roll(7, dims=1), torch.ones(2, T)
+    costs = {k: float(frame_sync_loss(video, audio, there, there, torch.tensor([k, k]))) for k in (-7, 0, 7)}
+    assert costs[7] < 0.1
+    assert min(costs[-7], costs[0]) > costs[7] + 1
+
+
+def test_a_tokens_place_in_its_slice_is_no_synchrony() -> None:
+    """Codes of the place alone, which answer for sound in step, are worse than silence for shifted sound."""
+    place = functional.one_hot(torch.arange(T) % 8, 8).float().expand(31, -1, -1)
+    there, blank = torch.ones(31, T), torch.full((31, T, 1), 1.0)
+    shifts = torch.arange(-15, 16)
+    in_step = frame_sync_loss(place, place, there, there, shifts * 0)
+    shifted = frame_sync_loss(place, place, there, there, shifts)
+    silent = frame_sync_loss(blank, blank, there, there, shifts)
+    assert float(in_step) < float(silent) - 1
+    assert float(shifted) > float(silent)
+
+
+def test_contrast_equals_a_plain_loop() -> None:
+    """The same slice of other windows is the negative; absent slices are none."""
+    video, audio = unit(5, 8, 16, seed=3).detach(), unit(5, 8, 16, seed=4).detach()
+    there = torch.ones(5, 8)
+    there[1, 2] = there[4] = 0
+    pairs, total = 0, 0.0
+    for s in range(8):
+        known = there[:, s].numpy().astype(np.bool_)
+        similarity = (video[:, s] @ audio[:, s].T).numpy()
+        cost = reference_nce(similarity, known[:, None] & known, np.eye(5, dtype=np.bool_))
+        pairs, total = pairs + known.sum(), total + cost * known.sum()
+    assert float(slice_contrast_loss(video, audio, there)) == pytest.approx(total / pairs, rel=1e-4)
+
+
+def test_contrasts_of_nothing_are_zero_and_finite() -> None:
+    """Windows without face or sound cost nothing and leave no NaN behind."""
+    video, audio = unit(2, T, 8, seed=5), unit(2, T, 8, seed=6)
+    absent, late = torch.zeros(2, T), torch.zeros(2, dtype=torch.long)
+    loss = frame_sync_loss(video, audio, absent, absent, late)
+    loss = loss + slice_contrast_loss(video[:, :8], audio[:, :8], absent[:, :8])
+    torch.autograd.backward(loss)
+    assert float(loss.detach()) == 0
+    assert not gradient(video).any()
+    assert not gradient(audio).any()

@@ -7,19 +7,34 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    f1_score,
+    log_loss,
+    roc_auc_score,
+)
 
 from avff.trainer import metrics
 from avff.trainer.metrics import (
     Float64,
     Interval,
     Labels,
+    accuracy,
+    always_fake_f1,
     auc,
     average_precision,
     balanced_accuracy,
     bootstrap,
+    brier,
     calibration_error,
     equal_error_rate,
+    f1,
     majority_baseline,
+    negative_log_likelihood,
+    partial_auc,
+    reliability_bins,
     tpr_at,
 )
 
@@ -47,6 +62,64 @@ def test_average_precision_is_the_mean_precision_at_each_fake(seed: int) -> None
     ordered = labels[np.argsort(-scores)]
     precision = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
     assert average_precision(labels, scores) == pytest.approx(precision[ordered == 1].mean())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ranking_figures_are_scikit_learns(seed: int) -> None:
+    """Ties included, the areas agree with the library that is too slow to resample with."""
+    labels, scores = data(seed)
+    assert auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert average_precision(labels, scores) == pytest.approx(
+        average_precision_score(labels, scores), abs=1e-12
+    )
+    genuine = int((labels == 0).sum())
+    for fpr in (0.1, 0.5, 4 / genuine):  # the last is a corner of the curve
+        wanted = roc_auc_score(labels, scores, max_fpr=fpr)
+        assert partial_auc(labels, scores, fpr) == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_figures_of_probabilities_are_scikit_learns(seed: int) -> None:
+    """Brier score, likelihood, F1 and balanced accuracy."""
+    labels, logits = data(seed)
+    probabilities = 1 / (1 + np.exp(-logits))
+    called = probabilities >= 0.6
+    assert brier(labels, probabilities) == pytest.approx(brier_score_loss(labels, probabilities))
+    assert negative_log_likelihood(labels, logits) == pytest.approx(log_loss(labels, probabilities))
+    assert f1(labels, called) == pytest.approx(f1_score(labels, called))
+    assert balanced_accuracy(labels, called) == pytest.approx(balanced_accuracy_score(labels, called))
+    assert accuracy(labels, called) == pytest.approx((labels == called).mean())
+
+
+def test_likelihood_of_a_sure_answer_is_finite() -> None:
+    """Log-odds far out cost what they are when wrong, nothing when right, and never overflow."""
+    labels = np.array([1, 0])
+    assert negative_log_likelihood(labels, np.array([900.0, -900.0])) == pytest.approx(0)
+    assert negative_log_likelihood(labels, np.array([-900.0, 900.0])) == pytest.approx(900)
+
+
+@pytest.mark.parametrize("fakes", [1, 5, 65])
+def test_always_fake_f1_is_what_calling_everything_fake_gets(fakes: int) -> None:
+    """Of 80 clips with 65 fakes it is the 0.897 that looks like a good classifier."""
+    labels = np.array([1] * fakes + [0] * (80 - fakes))
+    assert always_fake_f1(float(labels.mean())) == pytest.approx(f1_score(labels, np.ones(80)))
+
+
+def test_f1_without_fakes_called_or_true_is_not_defined() -> None:
+    """Nothing to find and nothing found is no success and no failure."""
+    assert math.isnan(f1(np.zeros(3, np.int64), np.zeros(3, np.bool_)))
+    assert f1(np.ones(3, np.int64), np.zeros(3, np.bool_)) == 0
+
+
+def test_bins_hold_all_clips_in_order() -> None:
+    """Sorted by probability, as many in one as in another, none lost."""
+    labels, scores = data(1, 50, decimals=9)
+    probabilities = 1 / (1 + np.exp(-scores))
+    bins = reliability_bins(labels, probabilities, 4)
+    assert [b.count for b in bins] == [13, 13, 12, 12]
+    assert [b.probability for b in bins] == sorted(b.probability for b in bins)
+    assert sum(b.fakes * b.count for b in bins) == pytest.approx(labels.sum())
+    assert sum(b.probability * b.count for b in bins) == pytest.approx(probabilities.sum())
 
 
 @pytest.mark.parametrize("fpr", [0.0, 0.05, 0.3, 1.0])
@@ -106,12 +179,15 @@ def test_figure_that_is_not_defined_is_nan(labels: list[int]) -> None:
     """Without both classes there is nothing to tell apart, and no warning and no crash either."""
     wanted, scores = np.array(labels, np.int64), np.linspace(0.1, 0.9, len(labels))
     figures = [auc(wanted, scores), equal_error_rate(wanted, scores), tpr_at(wanted, scores, 0.05)]
+    figures += [average_precision(wanted, scores), partial_auc(wanted, scores, 0.1)]
     figures.append(balanced_accuracy(wanted, scores > 0.5))
     interval = bootstrap(auc, wanted, scores, [str(k) for k in range(len(labels))])
     figures += [interval.value, interval.low, interval.high]
     assert all(math.isnan(f) for f in figures)
     assert math.isnan(majority_baseline(wanted)) == (not labels)
-    assert math.isnan(calibration_error(wanted, scores)) == (not labels)
+    for figure in (calibration_error, brier, negative_log_likelihood):
+        assert math.isnan(figure(wanted, scores)) == (not labels)
+    assert math.isnan(accuracy(wanted, scores > 0.5)) == (not labels)
 
 
 def test_interval_of_repeated_clips_is_not_narrower() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -14,7 +13,8 @@ from avff.trainer.config import EncoderSettings, TrainSettings
 from avff.trainer.data.windows import Batch
 from avff.trainer.encoder_stage import EncoderStage
 from avff.trainer.model.avff import Avff
-from avff.trainer.module import AvffModule, group_aucs, warm_cosine
+from avff.trainer.model.fusion import Fusion
+from avff.trainer.module import AvffModule, at_even_odds, group_aucs
 from tests.support.training import SMALL, random_windows
 
 GROUPS = ["real", "generated", "lip_swap", "desync", "freeze"]
@@ -22,7 +22,12 @@ GROUPS = ["real", "generated", "lip_swap", "desync", "freeze"]
 
 def module() -> AvffModule:
     torch.manual_seed(0)
-    return AvffModule(SMALL, TrainSettings(learning_rate=1e-3), GROUPS, 100)
+    return AvffModule(Avff(SMALL), TrainSettings(), GROUPS, 100)
+
+
+def fusion_of(made: AvffModule) -> Fusion:
+    assert isinstance(made.net, Avff)
+    return made.net.fusion
 
 
 def make_batch(count: int = 4) -> Batch:
@@ -56,20 +61,30 @@ def test_higher_logits_for_fakes_are_better() -> None:
     assert group_aucs(clip, group, GROUPS[:3]) == {"generated": 1.0, "lip_swap": 0.0}
 
 
+def test_accuracy_and_f1_are_for_the_reader() -> None:
+    """At a probability of one half; benign groups count as genuine."""
+    group = torch.tensor([0, 0, 1, 1, 2, 3, 3, 4])
+    clip = torch.zeros(8, 4)
+    clip[:, 0] = torch.tensor([-1.0, 1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
+    assert at_even_odds(clip, group, GROUPS) == pytest.approx(
+        {"accuracy": 5 / 8, "f1": 4 / 7, "prior": 3 / 8}
+    )
+
+
 def test_decay_groups_hold_every_parameter_once() -> None:
     """Between them the optimiser's groups are all that the second stage trains, none twice."""
     made = module()
     optimiser = made.configure_optimizers()["optimizer"]
     held = [id(p) for g in optimiser.param_groups for p in g["params"]]
     assert len(held) == len(set(held))
-    trained = {n for n, _ in made.net.fusion.named_parameters() if not n.startswith("tokens.")}
-    assert set(held) == {id(made.net.fusion.get_parameter(n)) for n in trained}
+    trained = {n for n, _ in fusion_of(made).named_parameters() if not n.startswith("tokens.")}
+    assert set(held) == {id(fusion_of(made).get_parameter(n)) for n in trained}
 
 
 def test_only_weights_decay() -> None:
     """Biases, norms, positions and tokens for missing evidence do not shrink."""
     made = module()
-    names = {id(p): n for n, p in made.net.fusion.named_parameters()}
+    names = {id(p): n for n, p in fusion_of(made).named_parameters()}
     groups = made.configure_optimizers()["optimizer"].param_groups
     assert [g["weight_decay"] for g in groups] == [0.05, 0.0]
     decayed, kept = ({names[id(p)] for p in g["params"]} for g in groups)
@@ -90,23 +105,6 @@ def test_the_second_stage_leaves_encoders_and_their_heads_alone() -> None:
     moved = {n for n, t in made.net.state_dict().items() if not torch.equal(t, before[n])}
     assert moved
     assert all(n.startswith("fusion.") and not n.startswith("fusion.tokens.") for n in moved)
-
-
-def test_rate_warms_up_and_falls_along_one_cosine() -> None:
-    """Linear up to the full rate, half of it midway, zero at the end and never up again."""
-    weight = torch.nn.Parameter(torch.zeros(1))
-    entry = warm_cosine(torch.optim.SGD([weight], lr=1.0), 110, 10 / 110)
-    schedule = entry["lr_scheduler"]["scheduler"]
-    assert entry["lr_scheduler"]["interval"] == "step"
-    rates = []
-    for _ in range(111):
-        rates.append(entry["optimizer"].param_groups[0]["lr"])
-        entry["optimizer"].step()
-        schedule.step()
-    assert rates[:10] == pytest.approx([k / 10 for k in range(1, 11)])
-    assert rates[60] == pytest.approx(0.5)
-    assert rates[110] == pytest.approx(0.0, abs=1e-9)
-    assert all(later <= sooner for sooner, later in itertools.pairwise(rates[10:]))
 
 
 def test_a_few_steps_lower_the_loss() -> None:

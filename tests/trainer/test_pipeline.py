@@ -16,13 +16,19 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from avff.engine.contract import parse_contract
 from avff.engine.model import load_model
 from avff.engine.offline import predictions_of_file
 from avff.engine.predictor import Predictor
 from avff.trainer import pipeline
+from avff.trainer.checkpoints import load_verified
 from avff.trainer.cli import main
+from avff.trainer.config import RunSettings
 from avff.trainer.data.manifest import manifest_sha256
 from avff.trainer.evaluate import ClipScore
+from avff.trainer.model.registry import build
+from avff.trainer.paths import RunPaths
+from avff.trainer.report.history import read_history
 from tests.support.engine import face_models
 from tests.trainer.tiny_data import HELD_OUT, write_tiny_data
 
@@ -54,24 +60,24 @@ class Run:
     """A finished run.
 
     Attributes:
-        directory: what it wrote.
+        paths: of what it wrote.
         data: its data root.
         done: the command, carried out.
         hashes: of the checkpoints.
     """
 
-    directory: Path
+    paths: RunPaths
     data: Path
     done: subprocess.CompletedProcess[str]
     hashes: dict[str, str]
 
     @property
     def report(self) -> str:
-        return (self.directory / "training_report.md").read_text()
+        return self.paths.report.read_text()
 
     @property
     def scores(self) -> list[ClipScore]:
-        lines = (self.directory / "predictions.jsonl").read_text().splitlines()
+        lines = self.paths.predictions.read_text().splitlines()
         return [ClipScore(**json.loads(line)) for line in lines]
 
 
@@ -79,9 +85,9 @@ class Run:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     base = tmp_path_factory.mktemp("pipeline")
     data = write_tiny_data(base / "data")
-    directory = base / "runs" / "tiny"
+    paths = RunPaths(base / "runs", "tiny")
     done = train(data, base / "runs")
-    return Run(directory, data, done, hashes_of(directory / "checkpoints") if not done.returncode else {})
+    return Run(paths, data, done, hashes_of(paths.checkpoints) if not done.returncode else {})
 
 
 def train(data: Path, output: Path) -> subprocess.CompletedProcess[str]:
@@ -98,21 +104,24 @@ def train(data: Path, output: Path) -> subprocess.CompletedProcess[str]:
 
 
 def hashes_of(directory: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(directory.iterdir())}
+    files = (p for p in sorted(directory.iterdir()) if p.name != "minutes.txt")
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def test_run_ends_well(run: Run) -> None:
     """Exit code 0, no traceback, and the split, the model and the report are named on the way."""
     assert run.done.returncode == 0, run.done.stderr
     assert "Traceback" not in run.done.stderr
-    assert "train: 4 genuine, 2 generated (Edge 2)" in run.done.stderr
-    assert f"validation: 2 genuine, 2 generated ({HELD_OUT} 2)" in run.done.stderr
-    assert f"model in {run.directory / 'model'}" in run.done.stderr
+    assert "train: 6 clips, 4 genuine, 2 generated (Edge 2)" in run.done.stderr
+    assert f"validation: 4 clips, 2 genuine, 2 generated ({HELD_OUT} 2)" in run.done.stderr
+    assert "overlap: 0 groups on both sides" in run.done.stderr
+    assert "avff-s: 0." in run.done.stderr
+    assert f"model in {run.paths.model}" in run.done.stderr
 
 
 def test_model_loads_and_scores(run: Run) -> None:
     """What the run exported scores a clip of the judges as its predictions say."""
-    predictor = Predictor(load_model(run.directory / "model", threads=1))
+    predictor = Predictor(load_model(run.paths.model, threads=1))
     score = next(s for s in run.scores if s.logit is not None)
     predictions = predictions_of_file(run.data / score.uid, face_models(), predictor)
     logits = [p.logit for p in predictions if p.logit is not None]
@@ -146,24 +155,24 @@ def test_report_has_its_tables(run: Run) -> None:
 
 def test_provenance_can_be_checked(run: Run) -> None:
     """The contract's hashes are those of the manifest and of the checkpoint that was exported."""
-    provenance = load_model(run.directory / "model", threads=1).contract.provenance
+    provenance = load_model(run.paths.model, threads=1).contract.provenance
     assert provenance["manifest_sha256"] == manifest_sha256(run.data / "manifest.csv")
-    assert provenance["checkpoint_sha256"] == run.hashes["best.ckpt"]
+    assert provenance["checkpoint_sha256"] == run.hashes["best_model.pth"]
     assert provenance["seed"] == "7"
     assert provenance["torch"] == torch.__version__
 
 
 def test_settings_are_kept_as_they_were_used(run: Run) -> None:
     """Overrides and defaults alike, without the place of the data."""
-    kept = json.loads((run.directory / "settings.json").read_text())
+    kept = json.loads(run.paths.settings.read_text())
     assert kept["train"]["windows_per_epoch"] == 8
-    assert kept["train"]["weight_decay"] == 0.05
+    assert kept["train"]["optim"]["weight_decay"] == 0.05
     assert str(run.data) not in json.dumps(kept)
 
 
 def test_tensorboard_follows_both_stages(run: Run) -> None:
     """Losses and AUC by kind are there to look at."""
-    logs = b"".join(p.read_bytes() for p in (run.directory / "tensorboard").rglob("events.out.tfevents*"))
+    logs = b"".join(p.read_bytes() for p in run.paths.tensorboard.rglob("events.out.tfevents*"))
     for tag in (
         b"encoders/video/lip_swap",
         b"encoders/audio/vocoder",
@@ -172,6 +181,26 @@ def test_tensorboard_follows_both_stages(run: Run) -> None:
         b"auc/desync",
     ):
         assert tag in logs, tag
+
+
+def test_best_model_is_whole_in_itself(run: Run) -> None:
+    """Recipe, contract, calibration, data hash and weights in one file that needs no unpickling of code."""
+    kept = load_verified(run.paths.outputs / "best_model.pth")
+    contract = parse_contract(kept["contract"])
+    assert contract == load_model(run.paths.model, threads=1).contract
+    assert json.loads(kept["settings"]) == json.loads(run.paths.settings.read_text())
+    assert kept["manifest_sha256"] == manifest_sha256(run.data / "manifest.csv")
+    net = build(RunSettings.model_validate(json.loads(kept["settings"])).model)
+    net.load_state_dict(kept["weights"])
+
+
+def test_report_shows_its_plots(run: Run) -> None:
+    """Every picture that the report links lies beside it, and the curves have a line an epoch."""
+    linked = re.findall(r"\]\((assets/[a-z_]+\.png)\)", run.report)
+    assert {"assets/learning_curves.png", "assets/roc.png", "assets/confusion_matrix.png"} <= set(linked)
+    assert all((run.paths.outputs / name).stat().st_size > 1000 for name in linked)
+    assert [(e.stage, e.epoch) for e in read_history(run.paths.history)] == [("encoders", 0), ("whole", 0)]
+    assert "all 1 epochs were trained" in run.report
 
 
 class ExportReached(Exception):
@@ -185,7 +214,7 @@ def again(run: Run, monkeypatch: pytest.MonkeyPatch, **changes: str) -> int:
         raise ExportReached
 
     monkeypatch.setattr(pipeline, "_export", stop)
-    options = {**TINY, "output": str(run.directory.parent), "data.root": str(run.data), **changes}
+    options = {**TINY, "output": str(run.paths.root), "data.root": str(run.data), **changes}
     return main(["--config", str(CONFIG), *(f"--{key}={value}" for key, value in options.items())])
 
 
@@ -199,15 +228,15 @@ def test_same_command_again_trains_nothing(
     """A finished run goes straight to the export: clips and checkpoints stay as they are."""
     with pytest.raises(ExportReached):
         again(run, monkeypatch)
-    assert set(run.hashes) >= {"best.ckpt", "last.ckpt", "encoders.pth"}
-    assert hashes_of(run.directory / "checkpoints") == run.hashes
-    assert "prepare:" not in capsys.readouterr().err
+    assert set(run.hashes) >= {"best_model.pth", "last.pth", "encoders-last.pth"}
+    assert hashes_of(run.paths.checkpoints) == run.hashes
+    assert "prepare: 0 clips prepared, 10 were in" in capsys.readouterr().err
 
 
 def test_other_settings_are_another_run(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Weights of one recipe are never reported under another."""
-    assert again(run, monkeypatch, **{"train.learning_rate": "0.1"}) == 78
+    assert again(run, monkeypatch, **{"train.optim.learning_rate": "0.1"}) == 78
     assert "holds a run with another 'train'; give a new --name" in capsys.readouterr().err
-    assert hashes_of(run.directory / "checkpoints") == run.hashes
+    assert hashes_of(run.paths.checkpoints) == run.hashes

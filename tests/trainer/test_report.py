@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    roc_auc_score,
+    roc_curve,
+)
 
-from avff.engine.contract import Calibration, Contract
-from avff.engine.spec import SPEC
 from avff.trainer import metrics
+from avff.trainer.data.manifest import Clip
 from avff.trainer.data.splits import group_of
 from avff.trainer.evaluate import ClipScore, save_scores
 from avff.trainer.metrics import Interval
-from avff.trainer.report import RunFacts, metadata_control, render
+from avff.trainer.report import Evidence, RunFacts, metadata_control, render, write_report
 from tests.support.training import make_clip
+from tests.trainer.scored_clips import CONTRACT, THRESHOLD, make_history, make_score, make_scores
 
-THRESHOLD = 0.6
-CONTRACT = Contract("avff", {}, SPEC, 128, Calibration({}, {}, THRESHOLD), {})
 RUN = RunFacts(
     name="trial",
     command="avff-train --config x.yaml",
@@ -28,6 +37,9 @@ RUN = RunFacts(
     split=["train: 1 genuine", "validation: 2 genuine"],
     validation={"any, av": Interval(0.8, 0.7, 0.9)},
     metadata_auc=Interval(0.55, 0.4, 0.7),
+    duration_s=125.0,
+    hardware="two cores",
+    stopped="no better validation loss for 5 epochs",
 )
 
 
@@ -35,28 +47,6 @@ RUN = RunFacts(
 def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals need not be exact here."""
     monkeypatch.setattr(metrics, "BOOTSTRAP_ROUNDS", 200)
-
-
-def make_scores() -> list[ClipScore]:
-    """Thirty genuine clips and two generators with ten clips each; some clips have no score."""
-    rng = np.random.default_rng(0)
-    scores = []
-    for k in range(30):
-        logit = None if k % 10 == 9 else float(rng.normal(-0.5, 1))
-        abstained = {"no_face": 12} if logit is None else {"too_short": 7}
-        windows = 0 if logit is None else 5
-        scores.append(ClipScore(f"r{k}", 0, "real", "", "", f"person {k // 2}", logit, windows, abstained))
-    for number, generator in enumerate(("Ada", "Bob")):
-        for k in range(10):
-            logit = None if k == 0 else float(rng.normal(0.3 + number, 1))
-            paired = f"r{k}" if generator == "Ada" else ""
-            kind = "lip-sync" if k < 5 else "tts-or-voice-clone"
-            scores.append(
-                ClipScore(
-                    f"{generator}{k}", 1, kind, generator, paired, f"{generator}{k}", logit, 5, {"no_face": 1}
-                )
-            )
-    return scores
 
 
 def rows(text: str, heading: str) -> dict[str, list[str]]:
@@ -73,37 +63,77 @@ def number(cell: str) -> float:
     return float(found[0])
 
 
-def test_headline_figures_are_those_of_the_scores() -> None:
-    """AUC, average precision, accuracy and false alarms, computed again from the scores."""
+def recomputed(path: Path) -> dict[str, float]:
+    """Every headline figure from saved predictions, by scikit-learn and numpy alone."""
+    saved = [json.loads(line) for line in path.read_text().splitlines()]
+    labels = np.array([s["label"] for s in saved if s["logit"] is not None])
+    logits = np.array([s["logit"] for s in saved if s["logit"] is not None])
+    p = 1 / (1 + np.exp(-logits))
+    false, true, _ = roc_curve(labels, logits, drop_intermediate=False)
+    cross = np.argmin(np.abs(false - (1 - true)))
+    bins = np.array_split(np.argsort(p), 15)
+    return {
+        "auc": roc_auc_score(labels, logits),
+        "partial_auc": roc_auc_score(labels, logits, max_fpr=0.1),
+        "average_precision": average_precision_score(labels, logits),
+        "eer": (false[cross] + 1 - true[cross]) / 2,
+        "tpr_at_1": true[false <= 0.01].max(),
+        "tpr_at_5": true[false <= 0.05].max(),
+        "accuracy": np.mean((p >= THRESHOLD) == labels),
+        "balanced_accuracy": balanced_accuracy_score(labels, p >= THRESHOLD),
+        "f1": f1_score(labels, p >= THRESHOLD),
+        "calibration_error": sum(abs(labels[b].mean() - p[b].mean()) * len(b) for b in bins) / len(p),
+        "brier": brier_score_loss(labels, p),
+        "nll": log_loss(labels, p),
+    }
+
+
+def test_figures_can_be_recomputed_from_saved_predictions(tmp_path: Path) -> None:
+    """All of them agree to 1e-6 in ``figures.json``, and to the digits shown in the report."""
+    scores = make_scores()
+    save_scores(scores, tmp_path / "predictions.jsonl")
+    report = write_report(tmp_path, RUN, CONTRACT, scores, "dev", Evidence())
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    expected = recomputed(tmp_path / "predictions.jsonl")
+    assert figures.keys() == expected.keys() | {"threshold", "clips", "scored"}
+    assert (figures["threshold"], figures["clips"], figures["scored"]) == (THRESHOLD, 50, 45)
+    for name, value in expected.items():
+        assert figures[name]["value"] == pytest.approx(value, abs=1e-6), name
+        assert figures[name]["low"] <= value <= figures[name]["high"] or name == "calibration_error"
+    shown = [number(row[0]) for row in list(rows(report.read_text(), "## Clips of `dev`").values())[1:14]]
+    shown.pop(1)  # the control
+    assert shown == pytest.approx(list(expected.values()), abs=5.1e-4)
+
+
+def test_figures_stand_beside_what_knowing_nothing_gets() -> None:
+    """Accuracy beside the majority, F1 beside always fake, average precision beside the prior."""
     scores = make_scores()
     table = rows(render(RUN, CONTRACT, scores, "dev"), "## Clips of `dev`")
-    kept = [s for s in scores if s.logit is not None]
-    labels = np.array([s.label for s in kept])
-    logits = np.array([s.logit for s in kept])
-    probabilities = 1 / (1 + np.exp(-logits))
-    called = probabilities >= THRESHOLD
-    assert number(table["AUC"][0]) == pytest.approx(roc_auc_score(labels, logits), abs=5e-4)
-    precision = average_precision_score(labels, logits)
-    assert number(table["average precision"][0]) == pytest.approx(precision, abs=5e-4)
-    assert table["average precision"][0].endswith(f"chance {labels.mean():.3f}")
-    assert number(table["accuracy at it"][0]) == pytest.approx((called == labels).mean(), abs=5e-4)
-    majority = max(labels.mean(), 1 - labels.mean())
-    assert table["accuracy at it"][0].endswith(f"majority baseline {majority:.3f}")
-    balanced = balanced_accuracy_score(labels, called)
-    assert number(table["balanced accuracy at it"][0]) == pytest.approx(balanced, abs=5e-4)
-    alarms = int((called & (labels == 0)).sum())
-    assert table["genuine clips called fake"] == [f"{alarms} of {int((labels == 0).sum())}"]
-    assert [value for name, value in table.items() if name.startswith("threshold")] == [["0.600"]]
-    assert table["AUC of container facts only (control)"] == ["0.550 [0.400, 0.700]"]
+    prior = 18 / 45
+    assert table["accuracy at the threshold"][1] == f"majority baseline {1 - prior:.3f}"
+    assert table["F1 at the threshold"][1] == f"always fake {2 * prior / (1 + prior):.3f}"
+    assert table["average precision"][1] == f"chance {prior:.3f}"
+    assert table["AUC of container facts only (control)"][0] == "0.550 [0.400, 0.700]"
+    assert table["threshold (frozen on genuine validation clips)"][0] == "0.600"
+
+
+def test_confusion_matrix_keeps_clips_without_a_score_apart() -> None:
+    """Scored clips are counted as scikit-learn counts them; the others are in no cell of an answer."""
+    scores = make_scores()
+    table = rows(render(RUN, CONTRACT, scores, "dev"), "### Confusion matrix")
+    kept = [(s.label, s.probability >= THRESHOLD) for s in scores if s.probability is not None]
+    expected = confusion_matrix(*zip(*kept, strict=True))
+    for label, name, silent in ((0, "genuine", "3"), (1, "generated", "2")):
+        assert table[name] == [*map(str, expected[label]), silent]
 
 
 def test_clips_without_a_score_are_counted_and_not_scored() -> None:
     """They are in the counts, and moving them between 0 and 1 is impossible: they have no number."""
     scores = make_scores()
     table = rows(render(RUN, CONTRACT, scores, "dev"), "## Clips of `dev`")
-    assert table["clips scored"] == ["45 of 50"]
-    assert table["genuine clips without a score"] == ["3 of 30"]
-    assert table["generated clips without a score"] == ["2 of 20"]
+    assert table["clips scored"][0] == "45 of 50"
+    assert table["genuine clips without a score"][0] == "3 of 30"
+    assert table["generated clips without a score"][0] == "2 of 20"
     scored_only = rows(render(RUN, CONTRACT, [s for s in scores if s.logit is not None], "dev"), "## Clips")
     assert scored_only["AUC"] == table["AUC"]
 
@@ -113,6 +143,9 @@ def test_breakdown_compares_each_part_with_all_genuine_clips(field: str) -> None
     """AUC against every genuine clip, and the share called fake, per generator and per kind."""
     scores = make_scores()
     table = rows(render(RUN, CONTRACT, scores, "dev"), f"### By {field}")
+    genuine = [s.probability for s in scores if not s.label and s.probability is not None]
+    alarms = np.mean([p >= THRESHOLD for p in genuine])
+    assert table.pop("all genuine clips") == ["27 of 30", "–", f"{alarms:.2f}", "–"]
     assert set(table) == {getattr(s, field) for s in scores if s.label}
     for name, (scored, auc, called, _) in table.items():
         part = [s for s in scores if s.label and getattr(s, field) == name]
@@ -136,6 +169,96 @@ def test_pairs_compare_a_fake_with_its_own_footage() -> None:
     assert table["Bob"][3] == "–"
 
 
+def test_modalities_are_told_apart_by_the_manifest() -> None:
+    """Picture, sound, both, and what nobody labelled, which is never called real."""
+    labels = [(1, 0), (0, 1), (1, 1), (None, None), (1, None)]
+    fakes = [make_clip(f"f{k}", label=1, label_video=v, label_audio=a) for k, (v, a) in enumerate(labels)]
+    scores = [make_score(f"r{k}", 0, -1.0) for k in range(3)]
+    scores += [make_score(clip.uid, 1, 0.0 + k) for k, clip in enumerate(fakes)]
+    scores.append(make_score("not in the manifest", 1, 1.0))
+    table = rows(render(RUN, CONTRACT, scores, "dev", Evidence({"dev": fakes})), "### By modality")
+    assert {name: row[0] for name, row in table.items()} == {
+        "real video, real audio": "3 of 3",
+        "fake video, real audio": "1 of 1",
+        "real video, fake audio": "1 of 1",
+        "fake video, fake audio": "1 of 1",
+        "unknown video, unknown audio": "2 of 2",
+        "fake video, unknown audio": "1 of 1",
+    }
+
+
+def make_sides() -> dict[str, list[Clip]]:
+    """Three sides; one person of the training clips is among the judging ones too."""
+    return {
+        "train": [
+            make_clip("t0", identity="p0", duration_s=4.4),
+            make_clip("t1", identity="p1", duration_s=4.4),
+            make_clip("t2", label=1, generator="Ada", duration_s=4.4),
+        ],
+        "validation": [make_clip("v0"), make_clip("v1", label=1, generator="Bob")],
+        "dev": [
+            make_clip("d0", identity="p1"),
+            *(make_clip(f"d{k}", label=1, generator="Bob") for k in (1, 2)),
+        ],
+    }
+
+
+def test_data_is_counted_by_side() -> None:
+    """Clips, seconds, classes, groups and shared groups; generators of each side; a leak is a finding."""
+    text = render(RUN, CONTRACT, make_scores(), "dev", Evidence(make_sides()))
+    data, generators = text.split("## Data", 1)[1].split("| generator |")[:2]
+    assert rows("x" + data, "x") == {
+        "train": ["3", "13", "2", "1", "0", "3", "1"],
+        "validation": ["2", "10", "1", "1", "0", "2", "0"],
+        "dev": ["3", "15", "1", "2", "0", "3", "1"],
+    }
+    assert rows("x| generator |" + generators, "x") == {"Ada": ["1", "0", "0"], "Bob": ["0", "1", "2"]}
+    assert "shared groups 1, not 0; `t1` (train) and `d0` (dev)" in text.split("## Recommendations")[1]
+
+
+def test_training_is_told_from_start_to_end() -> None:
+    """Loss and accuracy of each stage, the best F1 with its epoch beside the constant answer's."""
+    text = render(RUN, CONTRACT, make_scores(), "dev", Evidence(history=make_history()))
+    section = text.split("## Training\n")[1].split("\n## ")[0]
+    for line in (
+        "| encoders | training loss | 2.000 | 1.500 | 1.500 | 6 |",
+        "| whole | validation loss | 0.600 | 0.800 | 0.550 | 2 |",
+        "| whole | validation accuracy | 0.600 | 0.680 | 0.680 | 5 |",
+        "Best validation F1: 0.750 in epoch 1 of stage `whole`; calling everything fake gets 0.750.",
+    ):
+        assert line in section
+    assert "encoders | validation F1" not in section
+
+
+def test_validation_clips_are_told_beside_the_judges() -> None:
+    """Their AUC stands in the report, and the gap to the judging clips is looked at."""
+    easy = [make_score(f"v{k}", k % 2, float(k % 2)) for k in range(10)] + [make_score("v", 1, None)]
+    text = render(RUN, CONTRACT, make_scores(), "dev", Evidence(validation_scores=easy))
+    assert "Whole validation clips: AUC 1.000 [1.000, 1.000], 10 of 11 scored." in text
+    kept = [(s.label, s.logit) for s in make_scores() if s.logit is not None]
+    assert f"| 1.000 and {roc_auc_score(*zip(*kept, strict=True)):.3f} | **yes** |" in text
+
+
+def test_report_shows_the_plots_it_wrote(tmp_path: Path) -> None:
+    """Every picture in the text is a file of 1200 x 675 pixels, and every file is in the text."""
+    evidence = Evidence(make_sides(), make_history(), make_scores())
+    text = write_report(tmp_path, RUN, CONTRACT, make_scores(), "dev", evidence).read_text()
+    shown = re.findall(r"!\[[\w ]+\]\((assets/\w+\.png)\)", text)
+    assert sorted(shown) == sorted(str(p.relative_to(tmp_path)) for p in (tmp_path / "assets").iterdir())
+    assert len(shown) == 8
+    for name in shown:
+        picture = cv2.imread(str(tmp_path / name))
+        assert picture is not None
+        assert picture.shape == (675, 1200, 3)
+        assert picture.std() > 5
+
+
+def test_names_cannot_break_a_table() -> None:
+    """A generator with a bar in its name has one cell."""
+    scores = [make_score("r", 0, -1.0), make_score("f", 1, 1.0, generator="A|B")]
+    assert "| A\\|B | 1 of 1 |" in render(RUN, CONTRACT, scores, "dev")
+
+
 def test_reasons_are_counted_in_windows() -> None:
     """Of all windows of a class, scored or not, how many lack a score and why."""
     table = rows(render(RUN, CONTRACT, make_scores(), "dev"), "### Windows without a score")
@@ -147,11 +270,16 @@ def test_reasons_are_counted_in_windows() -> None:
 
 
 def test_run_is_described() -> None:
-    """The command, the facts, the split and the validation figures are in the report."""
+    """The command, the facts, how long, on what, and why it ended are in the report."""
     text = render(RUN, CONTRACT, make_scores(), "dev")
     assert text.startswith("# Training report: trial\n")
     for words in ("`avff-train --config x.yaml`", "| seed | 7 |", "- train: 1 genuine", "| any, av | 0.800"):
         assert words in text
+    assert "| duration of training | 2.1 min |" in text
+    assert "| hardware | two cores |\n| peak GPU memory | no GPU |" in text
+    assert "| why training ended | no better validation loss for 5 epochs |" in text
+    on_gpu = render(dataclasses.replace(RUN, peak_gpu_bytes=3 * 2**29), CONTRACT, make_scores(), "dev")
+    assert "| peak GPU memory | 1.50 GiB |" in on_gpu
 
 
 @pytest.mark.parametrize("scored", [None, 0, 1], ids=["none", "genuine", "generated"])
@@ -165,9 +293,10 @@ def test_report_without_scores_is_still_a_report(scored: int | None) -> None:
     ]
     text = render(RUN, CONTRACT, scores, "dev")
     table = rows(text, "## Clips of `dev`")
-    assert table["generated clips without a score"] == ["0 of 3" if scored == 1 else "3 of 3"]
+    assert table["generated clips without a score"][0] == ("0 of 3" if scored == 1 else "3 of 3")
     assert ("AUC" in table) == (scored is not None)
-    assert rows(text, "### By generator")["A"][1].startswith("nan")
+    assert "nan" not in text
+    assert rows(text, "### By generator")["A"][1] == "–"
 
 
 def test_scores_are_saved_with_all_that_the_figures_need(tmp_path: Path) -> None:

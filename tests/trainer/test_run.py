@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import math
+import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from avff.engine.errors import SettingsError
+from avff.trainer.callbacks import Stopped, TrainingError
 from avff.trainer.config import RunSettings
-from avff.trainer.data.manifest import Clip
-from avff.trainer.data.splits import Split, SplitError
+from avff.trainer.data.splits import Split
 from avff.trainer.data.windows import Batch, TrainingWindows
-from avff.trainer.run import RunData, describe_split, fit, load_data, load_network
-from tests.support.training import fill_cache, make_clip, write_manifest
+from avff.trainer.module import AvffModule
+from avff.trainer.paths import RunPaths
+from avff.trainer.report.history import read_history
+from avff.trainer.run import check_settings, dry_run, fit, load_network
+from avff.trainer.run_data import RunData
+from avff.trainer.stages import FINAL
+from tests.support.training import fill_cache, make_clip
 
 pytestmark = [
     # Lightning 2.6 uses what torch 2.14 deprecates, and gives advice on worker processes.
@@ -32,7 +40,12 @@ SIDES = Split((*CLIPS[:2], *CLIPS[4:6]), (*CLIPS[2:4], *CLIPS[6:8]))
 
 
 def make_settings(
-    output: Path, *, epochs: int = 1, workers: int = 0, change: Mapping[str, object] | None = None
+    output: Path,
+    *,
+    epochs: int = 1,
+    workers: int = 0,
+    change: Mapping[str, object] | None = None,
+    train: Mapping[str, object] | None = None,
 ) -> RunSettings:
     values: dict[str, object] = {
         "name": "tiny",
@@ -46,10 +59,10 @@ def make_settings(
             "windows_per_epoch": 4,
             "batch": 2,
             "validation_windows": 1,
-            "precision": "32-true",
             "post_chain": 0.0,
+            **(train or {}),
         },
-    }
+    }  # fmt: skip
     return RunSettings.model_validate({**values, **(change or {})})
 
 
@@ -59,52 +72,177 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> RunData:
     return RunData(root, root / "manifest.csv", fill_cache(root / "cache", CLIPS), SIDES, ())
 
 
-def errors_of(settings: RunSettings) -> str:
-    """What ``load_data`` says of settings or data that are not fit."""
-    with pytest.raises((SettingsError, SplitError)) as caught:
-        load_data(settings)
-    assert "\n" not in str(caught.value)
-    return f"{type(caught.value).__name__}: {caught.value}"
+def paths_of(settings: RunSettings) -> RunPaths:
+    return RunPaths(settings.output, settings.name)
 
 
-def weights(settings: RunSettings, checkpoint: Path) -> dict[str, torch.Tensor]:
+def weights(settings: RunSettings, data: RunData) -> dict[str, Tensor]:
+    """Fit, and return the weights of the best epoch."""
+    finished = fit(settings, data, paths_of(settings))
+    checkpoint = paths_of(settings).checkpoints / finished[FINAL].checkpoint
     return load_network(settings, checkpoint).state_dict()
 
 
-def test_run_is_exact_from_its_seed_and_goes_on_where_it_stopped(
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(other[name], value) for name, value in one.items())
+
+
+def test_worker_processes_do_not_change_the_weights(data: RunData, tmp_path: Path) -> None:
+    """What an epoch draws depends on the seed and the epoch alone."""
+    alone, helped = make_settings(tmp_path / "a"), make_settings(tmp_path / "b", workers=1)
+    assert equal(weights(alone, data), weights(helped, data))
+
+
+class _Cut(Exception):
+    """Ends a run in the middle of an epoch, as a crash would."""
+
+
+@pytest.mark.parametrize("at_step", [0, 3, 5], ids=["before", "second-epoch", "third-epoch"])
+def test_interrupted_run_ends_with_the_weights_of_one_that_was_not(
+    data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_step: int
+) -> None:
+    """Cut within an epoch of either stage, then resumed: bit for bit the same, and nothing drawn twice."""
+    straight = make_settings(
+        tmp_path / "a", epochs=3, change={"model": {"width": 16, "heads": 2, "depth": 1, "dropout": 0.3}}
+    )
+    wanted = weights(straight, data)
+    torn = straight.model_copy(update={"output": tmp_path / "b"})
+    steps = 0
+    original = AvffModule.training_step
+
+    def training_step(self: AvffModule, batch: Batch, index: int) -> Tensor:
+        nonlocal steps
+        if steps == at_step:
+            raise _Cut
+        steps += 1
+        return original(self, batch, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AvffModule, "training_step", training_step)
+        with pytest.raises(_Cut):
+            fit(torn, data, paths_of(torn))
+    assert equal(wanted, weights(torn, data))
+    epochs = [(e.stage, e.epoch) for e in read_history(paths_of(torn).history)]
+    assert epochs == [("encoders", 0), *(("whole", n) for n in range(3))]
+
+
+def test_finished_run_is_not_trained_again(
     data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Worker processes do not change the weights; a resumed run draws the windows of its own epochs."""
-    alone, helped = make_settings(tmp_path / "a"), make_settings(tmp_path / "b", workers=1)
-    first = weights(alone, fit(alone, data, tmp_path / "a"))
-    second = weights(helped, fit(helped, data, tmp_path / "b"))
-    assert all(torch.equal(second[name], value) for name, value in first.items())
+    """The same command goes straight to what comes after training."""
+    settings = make_settings(tmp_path)
+    first = fit(settings, data, paths_of(settings))
 
-    drawn = tmp_path / "drawn.jsonl"
-    original = TrainingWindows.__getitem__
+    def refuse(self: TrainingWindows, index: int) -> Batch:
+        raise AssertionError("drawn again")
 
-    def note(self: TrainingWindows, index: int) -> Batch:
-        with drawn.open("a") as file:
-            file.write(json.dumps([self.epoch, index]) + "\n")
-        return original(self, index)
-
-    monkeypatch.setattr(TrainingWindows, "__getitem__", note)
-    longer = make_settings(tmp_path / "b", epochs=3, workers=1)
-    best = fit(longer, data, tmp_path / "b")
-    items = [json.loads(line) for line in drawn.read_text().splitlines()]
-    assert sorted(items) == [[epoch, index] for epoch in (1, 2) for index in range(4)]
-
-    drawn.unlink()
-    assert fit(longer, data, tmp_path / "b") == best
-    assert not drawn.exists()
+    monkeypatch.setattr(TrainingWindows, "__getitem__", refuse)
+    assert fit(settings, data, paths_of(settings)) == first
 
 
-def test_split_is_described() -> None:
-    """Counts of genuine clips and of each generator, on either side."""
-    assert describe_split(SIDES) == [
-        "train: 2 genuine, 2 generated (F 2)",
-        "validation: 2 genuine, 2 generated (G 2)",
-    ]
+@pytest.mark.parametrize(
+    ("losses", "min_delta", "epochs", "why"),
+    [
+        # Better by 0.1 and 0.2, then three times by no more than 0.05.
+        ([1.0, 0.9, 0.7, 0.66, 0.68, 0.651, 0.1], 0.05, 6, "had not improved on 0.7000 by more than 0.05"),
+        # An improvement in the last epoch of patience begins the count anew.
+        ([1.0, 1.1, 1.2, 0.5, 0.6, 0.6, 0.6, 0.1], 0.0, 7, "had not improved on 0.5000"),
+        ([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3], 0.05, 8, "all 8 epochs were trained"),
+    ],
+    ids=["too-little", "count-anew", "never"],
+)
+def test_early_stopping_follows_patience_and_min_delta(
+    data: RunData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    losses: list[float],
+    min_delta: float,
+    epochs: int,
+    why: str,
+) -> None:
+    """With scripted validation losses it stops in exactly the epoch that the rule says, and tells why."""
+
+    def scripted(self: AvffModule) -> None:
+        self._answers.clear()
+        self.log("val/loss", losses[self.current_epoch])
+        self.log("val/auc", 0.5)
+
+    def nothing(self: AvffModule, batch: Batch, index: int) -> None:
+        del batch, index
+
+    monkeypatch.setattr(AvffModule, "on_validation_epoch_end", scripted)
+    monkeypatch.setattr(AvffModule, "validation_step", nothing)
+    stopping = {"metric": "val/loss", "patience": 3, "min_delta": min_delta}
+    settings = make_settings(
+        tmp_path, epochs=len(losses), train={"stopping": stopping, "windows_per_epoch": 2}
+    )
+    ended = fit(settings, data, paths_of(settings))[FINAL]
+    assert ended.epochs == epochs
+    assert why in ended.ended
+
+
+def test_loss_that_is_no_number_ends_the_run(
+    data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With epoch, step and a way out; the epoch before is kept and can be gone on from."""
+    settings = make_settings(tmp_path, epochs=3)
+    original = AvffModule._terms
+
+    def terms(self: AvffModule, out: object, batch: Batch) -> dict[str, Tensor]:
+        found = original(self, out, batch)  # type: ignore[arg-type]
+        if self.training and self.current_epoch == 1:
+            found["loss"] = found["loss"] * math.nan
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AvffModule, "_terms", terms)
+        with pytest.raises(
+            TrainingError, match="the loss is nan in epoch 1, step 0; lower the learning rate"
+        ):
+            fit(settings, data, paths_of(settings))
+    assert fit(settings, data, paths_of(settings))[FINAL].epochs == 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_ends_the_run_after_the_step(
+    data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    """With the shell's exit code, the handlers of before put back, and the last whole epoch kept."""
+    settings = make_settings(tmp_path, epochs=2)
+    original = AvffModule.training_step
+
+    def training_step(self: AvffModule, batch: Batch, index: int) -> Tensor:
+        if self.current_epoch == 1:
+            os.kill(os.getpid(), number)
+        return original(self, batch, index)
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patched:
+        patched.setattr(AvffModule, "training_step", training_step)
+        with pytest.raises(Stopped, match="run the same command to go on") as stopped:
+            fit(settings, data, paths_of(settings))
+    assert stopped.value.exit_code == code
+    assert signal.getsignal(number) is before
+    assert equal(weights(settings, data), weights(make_settings(tmp_path / "other", epochs=2), data))
+
+
+def test_dry_run_keeps_nothing(data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One batch goes through both stages; no checkpoint, no log."""
+    monkeypatch.chdir(tmp_path)
+    dry_run(make_settings(tmp_path / "runs"), data)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_end_to_end_training_moves_the_encoders(data: RunData, tmp_path: Path) -> None:
+    """Without a stage of their own and not frozen, they learn with the rest."""
+    settings = make_settings(tmp_path, change={"encoders": None}, train={"frozen_encoders": False})
+    trained = weights(settings, data)
+    again = make_settings(
+        tmp_path / "again", change={"encoders": None}, train={"frozen_encoders": False, "seed": 1}
+    )
+    assert not torch.equal(trained["video.head.weight"], weights(again, data)["video.head.weight"])
+    statistics = [v for k, v in trained.items() if k.startswith("video.") and k.endswith("running_mean")]
+    assert any(v.abs().max() > 0 for v in statistics)
 
 
 @pytest.mark.parametrize(
@@ -114,53 +252,27 @@ def test_split_is_described() -> None:
         ({"mix": {"real": 1.0}}, "mix: unknown kind 'real'"),
         ({"mix": {"vocoder": 1.0}}, "mix: the encoders learn from generated, self_blend, lip_swap"),
         ({"mix": {"lip_swap": 0.0}}, "mix: the encoders learn from"),
-        ({"model": {"width": 130}}, "model.width (130) is no multiple of model.heads (4)"),
         ({"encoders": {"slices_per_epoch": 8}}, "encoders.slices_per_epoch is 8, less than one batch of 64"),
         ({"train": {"windows_per_epoch": 8}}, "train.windows_per_epoch is 8, less than one batch of 32"),
-        ({}, "no data: set data.root in the configuration or AVFF_DATA in the environment"),
+        ({"model": {"architecture": "avff-b"}}, "encoders: avff-b has no slice-local encoders"),
     ],
-    ids=["misspelt", "real", "sound-only", "no-share", "heads", "slices", "windows", "no-root"],
+    ids=["misspelt", "real", "sound-only", "no-share", "slices", "windows", "no-encoders"],
 )
 def test_settings_that_do_not_fit_are_refused_before_the_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object], words: str
+    tmp_path: Path, change: dict[str, object], words: str
 ) -> None:
     """One line names the key, before a manifest is read or a clip decoded."""
-    monkeypatch.delenv("AVFF_DATA", raising=False)
-    assert errors_of(make_settings(tmp_path, change=change)).startswith(f"SettingsError: {words}")
+    with pytest.raises(SettingsError) as caught:
+        check_settings(make_settings(tmp_path, change=change))
+    assert str(caught.value).startswith(words)
+    assert "\n" not in str(caught.value)
 
 
-JUDGES = [make_clip("j0.mp4", split="dev"), make_clip("j1.mp4", label=1, generator="J", split="dev")]
-
-
-def data_settings(root: Path) -> RunSettings:
-    places = {"root": root, "workers": 1, "validation_share": 0.5, "held_out_generators": ["G"]}
-    return make_settings(root / "runs", change={"data": places})
-
-
-@pytest.mark.parametrize("judges", [[], JUDGES[:1], JUDGES[1:]], ids=["none", "genuine", "generated"])
-def test_judges_of_one_class_are_refused_before_the_data(tmp_path: Path, judges: list[Clip]) -> None:
-    """A model that nobody can judge is not trained first."""
-    write_manifest(tmp_path, [*CLIPS, *judges])
-    found = errors_of(data_settings(tmp_path))
-    assert found.startswith("SplitError: split 'dev' of ")
-    assert found.endswith("needs genuine and generated clips")
-
-
-def test_unreadable_clip_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Training goes on without it; it is neither silent nor a clip of zeros."""
-    write_manifest(tmp_path, [*CLIPS, *JUDGES])
-    fill_cache(tmp_path / "runs" / "cache", [c for c in CLIPS if c.uid != "a.mp4"])
-    found = load_data(data_settings(tmp_path))
-    used = {c.uid for c in (*found.split.train, *found.split.validation)}
-    assert used == {c.uid for c in CLIPS} - {"a.mp4"}
-    assert [c.uid for c in found.judges] == ["j0.mp4", "j1.mp4"]
-    assert "avff-train: left out a.mp4: " in capsys.readouterr().err
-
-
-def test_too_many_unreadable_clips_are_an_error(tmp_path: Path) -> None:
-    """When a class is gone after preparation the run stops with the count, not in the middle."""
-    write_manifest(tmp_path, [*CLIPS, *JUDGES])
-    fill_cache(tmp_path / "runs" / "cache", [c for c in CLIPS if c.generator != "F"])
-    assert errors_of(data_settings(tmp_path)) == (
-        "SplitError: train has 2 genuine and 0 generated clips; it needs both"
-    )
+def test_history_tells_each_epoch(data: RunData, tmp_path: Path) -> None:
+    """Losses of both sides, the figure that chooses, accuracy, F1 and the rate: what the report draws."""
+    settings = make_settings(tmp_path, epochs=2)
+    fit(settings, data, paths_of(settings))
+    last = read_history(paths_of(settings).history)[-1]
+    assert (last.stage, last.epoch) == ("whole", 1)
+    for name in ("train/loss", "val/loss", "val/auc", "val/accuracy", "val/f1", "lr"):
+        assert math.isfinite(last.get(name)), name

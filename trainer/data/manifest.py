@@ -1,13 +1,21 @@
-"""The manifest: one row per clip, with labels where None means unknown, never genuine."""
+"""The manifest: one JSON line per clip, the same for every dataset.
+
+``trainer/datasets`` turns a dataset as it lies on disk into these rows.  A label that is
+None is unknown, never genuine.
+"""
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+Segments = tuple[tuple[float, float], ...]
+"""Passages of a clip, start and end in s."""
 
 
 class ManifestError(Exception):
@@ -19,63 +27,151 @@ class Clip:
     """One clip.
 
     Attributes:
-        uid: path relative to the data root; unique.
-        split: ``train`` or ``dev`` (judging only).
-        label: 1 when anything in it is generated, else 0.
-        label_video, label_audio: 1 generated, 0 genuine, None unknown.
-        kind: ``real``, ``lip-sync``, ``full-synthesis``, ``reenactment``, ``tts-or-voice-clone``.
-        generator: tool that made it, empty for genuine clips.
-        identity: person, empty when unknown.
-        source: project or collection the clip came from.
-        paired_real: uid of the genuine clip of the same footage, or empty.
-        duration_s, width, height, fps, audio_rate: container facts, for the metadata-only control.
-        sha256: of the file.
+        uid: unique in the manifest.
+        path: of the file, relative to the data root, with ``/``.
+        dataset: name of its adapter.
+        split: the official one, empty when the dataset has none.
+        label: 1 when anything in it is generated, 0 when nothing is, None unknown.
+        label_video, label_audio: the same for picture and sound.
+        kind: ``real``, ``lip-sync``, ``full-synthesis``, ``reenactment``, ``face-swap``,
+            ``tts-or-voice-clone``, or empty.
+        generators: tools that made it, in order; none for genuine clips.
+        identities: people it shows or was made from; none when unknown.
+        collection: where the footage came from.
+        source_uid: uid of the genuine clip it was made from, or empty.
+        fake_video, fake_audio: generated passages; None when unknown, or the whole clip.
+        duration_s, width, height, fps, audio_rate, codec_video, codec_audio: container facts,
+            0 or empty when not probed yet; for the metadata-only control.
+        sha256: of the file, 64 hex digits, empty when not read yet.
     """
 
     uid: str
-    split: str
-    label: int
-    label_video: int | None
-    label_audio: int | None
-    kind: str
-    generator: str
-    identity: str
-    source: str
-    paired_real: str
-    duration_s: float
-    width: int
-    height: int
-    fps: float
-    audio_rate: int
-    sha256: str
+    path: str
+    dataset: str
+    label: int | None
+    split: str = ""
+    label_video: int | None = None
+    label_audio: int | None = None
+    kind: str = ""
+    generators: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()
+    collection: str = ""
+    source_uid: str = ""
+    fake_video: Segments | None = None
+    fake_audio: Segments | None = None
+    duration_s: float = 0.0
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    audio_rate: int = 0
+    codec_video: str = ""
+    codec_audio: str = ""
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what a wrong adapter, or a wrong hand, could have written.
+
+        Raises:
+            ValueError: with what is wrong.
+        """
+        for name in ("label", "label_video", "label_audio"):
+            if getattr(self, name) not in (None, 0, 1):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, not 0, 1 or null")
+        path = PurePosixPath(self.path)
+        if not self.path or path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"path {self.path!r} leaves the data root")
+        if self.sha256 and not _SHA256.fullmatch(self.sha256):
+            raise ValueError(f"sha256 is {self.sha256!r}, not 64 hex digits")
+        if self.label == 0 and (self.label_video == 1 or self.label_audio == 1):
+            raise ValueError("label says genuine, label_video or label_audio says generated")
+
+    @property
+    def is_fake(self) -> bool:
+        """Whether anything in it is generated.
+
+        Raises:
+            ValueError: nobody knows.
+        """
+        if self.label is None:
+            raise ValueError(f"{self.uid} has no label")
+        return bool(self.label)
+
+    @property
+    def generator(self) -> str:
+        """All generators as one name; empty for genuine clips."""
+        return " + ".join(self.generators)
+
+    @property
+    def person(self) -> str:
+        """The person it shows; unknown people count one per clip."""
+        return self.identities[0] if self.identities else f"unknown person of {self.uid}"
 
 
-_COLUMNS = (
-    "path", "split", "label", "label_video", "label_audio", "kind", "generator", "identity", "source",
-    "paired_real", "duration_s", "width", "height", "fps", "audio_rate", "sha256",
-)  # fmt: skip
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
+_REQUIRED = ("uid", "path", "dataset", "label")
 
 
 def read_manifest(path: Path) -> list[Clip]:
-    """Read a manifest in CSV.
+    """Read a manifest.
 
     Raises:
-        ManifestError: the file is missing, lacks a column, or a row is wrong (with its line number).
+        ManifestError: the file is missing, a row is wrong (with its line number), or a uid is there twice.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            absent = [c for c in _COLUMNS if c not in (reader.fieldnames or ())]
-            if absent:
-                raise ManifestError(f"{path}: line 1: no column {absent[0]!r}")
-            clips = [_clip(path, reader.line_num, row) for row in reader]
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror}; set data.root or AVFF_DATA") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path}: is not a table in UTF-8 ({error})") from error
-    _refuse_duplicates(path, clips)
+        raise ManifestError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: is not UTF-8 text ({error})") from error
+    clips = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            clips.append(clip_of(json.loads(line)))
+        except ValueError as error:
+            raise ManifestError(f"{path}: line {number}: {error}") from error
+    refuse_duplicates(str(path), clips)
     return clips
+
+
+def write_manifest(path: Path, clips: Iterable[Clip]) -> None:
+    """Write a manifest, all of it or nothing."""
+    scratch = path.with_name(path.name + ".tmp")
+    rows = (json.dumps(asdict(clip), ensure_ascii=False, allow_nan=False) for clip in clips)
+    scratch.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+    scratch.replace(path)
+
+
+def clip_of(row: Any) -> Clip:
+    """Return the clip a JSON object describes.
+
+    Raises:
+        ValueError: a key is missing or unknown, or a value is wrong.
+    """
+    if not isinstance(row, dict):
+        raise ValueError("is not a JSON object")
+    known = {field.name for field in fields(Clip)}
+    for name in row:
+        if name not in known:
+            raise ValueError(f"unknown key {name!r}")
+    for name in _REQUIRED:
+        if name not in row:
+            raise ValueError(f"no key {name!r}")
+    try:
+        return Clip(**{name: _value(name, value) for name, value in row.items()})
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _value(name: str, value: Any) -> Any:
+    if name in ("generators", "identities"):
+        return tuple(str(v) for v in value)
+    if name in ("fake_video", "fake_audio"):
+        return None if value is None else tuple((float(start), float(end)) for start, end in value)
+    if name in ("duration_s", "fps"):
+        return float(value)
+    if name in ("width", "height", "audio_rate"):
+        return int(value)
+    return value
 
 
 def manifest_sha256(path: Path) -> str:
@@ -83,39 +179,14 @@ def manifest_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _clip(path: Path, line: int, row: dict[str, str]) -> Clip:
-    try:
-        if None in row or None in row.values():  # how csv marks a row that is too long or too short
-            raise ValueError("has more or fewer values than line 1 has names")
-        if Path(row["path"]).is_absolute() or ".." in Path(row["path"]).parts:
-            raise ValueError(f"path {row['path']!r} leaves the data root")
-        if not _SHA256.fullmatch(row["sha256"]):
-            raise ValueError(f"sha256 is {row['sha256']!r}, not 64 hex digits")
-        return Clip(
-            row["path"], row["split"], _label(row), _tri(row, "label_video"), _tri(row, "label_audio"),
-            row["kind"], row["generator"], row["identity"], row["source"], row["paired_real"],
-            float(row["duration_s"]), int(row["width"] or 0), int(row["height"] or 0),
-            float(row["fps"] or 0), int(row["audio_rate"] or 0), row["sha256"],
-        )  # fmt: skip
-    except ValueError as error:
-        raise ManifestError(f"{path}: line {line}: {error}") from error
+def refuse_duplicates(where: str, clips: Iterable[Clip]) -> None:
+    """Check that no clip is listed twice.
 
-
-def _label(row: dict[str, str]) -> int:
-    if row["label"] not in ("real", "fake"):
-        raise ValueError(f"label is {row['label']!r}, not real or fake")
-    return int(row["label"] == "fake")
-
-
-def _tri(row: dict[str, str], column: str) -> int | None:
-    if row[column] not in ("", "0", "1"):
-        raise ValueError(f"{column} is {row[column]!r}, not 0, 1 or empty")
-    return int(row[column]) if row[column] else None
-
-
-def _refuse_duplicates(path: Path, clips: Iterable[Clip]) -> None:
+    Raises:
+        ManifestError: naming the clip.
+    """
     seen: set[str] = set()
     for clip in clips:
         if clip.uid in seen:
-            raise ManifestError(f"{path}: clip {clip.uid!r} is listed twice")
+            raise ManifestError(f"{where}: clip {clip.uid!r} is listed twice")
         seen.add(clip.uid)

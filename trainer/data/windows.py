@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,15 +15,15 @@ from avff.engine.evidence import MIN_AUDIO
 from avff.engine.features import audio_tensor, landmark_tensor, video_tensor
 from avff.engine.media import Float32
 from avff.engine.spec import SPEC
+from avff.trainer.data.entry import FRAME_SAMPLES, Prepared
 from avff.trainer.data.manifest import Clip
 from avff.trainer.data.postchain import post_chain
-from avff.trainer.data.prepare import Prepared, load_prepared
 from avff.trainer.data.sample import Donors, Sample
-from avff.trainer.data.splits import SplitError, person_of
+from avff.trainer.data.shards import Facts, ShardStore
+from avff.trainer.data.splits import SplitError
 from avff.trainer.pseudo import apply_recipe
 
 _T = SPEC.window_frames
-_FRAME_SAMPLES = SPEC.slice_samples // SPEC.slice_frames
 _MIN_FACE = 0.9
 """A training window shows the face nearly throughout, and all its sound: gaps are for the gates."""
 
@@ -33,6 +32,8 @@ class Batch(NamedTuple):
     """Tensors of one batch (or, without the first axis, of one window).
 
     ``group`` is the index of the window's recipe or generator, for per-kind figures.
+    ``sound`` is the waveform that ``audio`` was computed from, float32 ``[N, 352 + 40960]`` for
+    windows, for networks with a front-end of their own; empty where no such network is asked.
     """
 
     video: Tensor
@@ -43,35 +44,33 @@ class Batch(NamedTuple):
     labels: Tensor
     frame_labels: Tensor
     group: Tensor
+    sound: Tensor = torch.zeros(0)
 
 
 class Shelf:
-    """Prepared clips by person, all in memory (about 2.5 MB a second of footage).
-
-    They are read here, before any worker process is forked, so that workers share one copy.
+    """Prepared clips by person; a window is read from the disk when it is drawn.
 
     Args:
         clips: prepared clips; those shorter than a window are left out.
-        cache: where their entries are.
+        store: where their entries are.
         frames: pictures in the windows it deals out, a multiple of 8.
 
     Raises:
         SplitError: fewer than two people, or no generated clip, are left to draw from.
     """
 
-    def __init__(self, clips: Sequence[Clip], cache: Path, *, frames: int = _T) -> None:
-        self._frames = frames
+    def __init__(self, clips: Sequence[Clip], store: ShardStore, *, frames: int = _T) -> None:
+        self._store, self._frames = store, frames
         self.clips = [c for c in clips if _windows(c) > 0]
-        self._prepared = {clip.uid: load_prepared(cache, clip) for clip in self.clips}
-        self._person = {clip.uid: person_of(clip) for clip in self.clips}
+        self._person = {clip.uid: clip.person for clip in self.clips}
         self._by_person: dict[str, list[Clip]] = {}
         for clip in self.clips:
-            if not clip.label:
-                self._by_person.setdefault(person_of(clip), []).append(clip)
+            if not clip.is_fake:
+                self._by_person.setdefault(clip.person, []).append(clip)
         self._people = sorted(self._by_person)
         self._fakes: dict[str, list[Clip]] = {}
         for clip in self.clips:
-            if clip.label:
+            if clip.is_fake:
                 self._fakes.setdefault(clip.generator, []).append(clip)
         self._generators = sorted(self._fakes)
         if len(self._people) < 2 or not self._generators:
@@ -93,42 +92,43 @@ class Shelf:
         """Draw a genuine window: a person first, so that no one with many clips dominates."""
         name = person or self._people[rng.integers(len(self._people))]
         clip = _pick(self._by_person[name], rng)
-        prepared, at = self._place(clip, rng)
+        at = self._place(clip, rng)
         donors = Donors(
             same=lambda: self._other_window(name, clip, at, rng),
             other=lambda: self._stranger(name, rng),
-            clip_audio=(prepared.audio, at * _FRAME_SAMPLES),
+            clip_audio=(self._store.sound(clip.uid), at * FRAME_SAMPLES),
         )
-        return cut(prepared, at, self._frames, clip), donors
+        return self._cut(clip, at), donors
 
     def generated(self, rng: np.random.Generator) -> Sample:
         """Draw a window of a generated clip, each generator equally often."""
         clip = _pick(self._fakes[self._generators[rng.integers(len(self._generators))]], rng)
-        prepared, at = self._place(clip, rng)
-        return cut(prepared, at, self._frames, clip)
+        return self._cut(clip, self._place(clip, rng))
 
-    def _place(self, clip: Clip, rng: np.random.Generator) -> tuple[Prepared, int]:
-        prepared = self._prepared[clip.uid]
-        last = len(prepared.ok) - self._frames
+    def _cut(self, clip: Clip, at: int) -> Sample:
+        return cut(self._store.cut(clip.uid, at, self._frames), 0, self._frames, clip)
+
+    def _place(self, clip: Clip, rng: np.random.Generator) -> int:
+        facts = self._store.facts(clip.uid)
+        last = facts.length - self._frames
         for _ in range(8):
             at = int(rng.integers(last + 1)) if last > 0 else 0
-            if _is_whole(prepared, at, self._frames):
+            if _is_whole(facts, at, self._frames):
                 break
-        return prepared, at
+        return at
 
     def _other_window(self, person: str, clip: Clip, at: int, rng: np.random.Generator) -> Sample:
         for _ in range(8):
             other = _pick(self._by_person[person], rng)
-            prepared, place = self._place(other, rng)
+            place = self._place(other, rng)
             if other != clip or abs(place - at) >= SPEC.fps:
-                return cut(prepared, place, self._frames, other)
+                return self._cut(other, place)
         return self._stranger(person, rng)
 
     def _stranger(self, person: str, rng: np.random.Generator) -> Sample:
         people = [p for p in self._people if p != person] or self._people
         clip = _pick(self._by_person[people[rng.integers(len(people))]], rng)
-        prepared, at = self._place(clip, rng)
-        return cut(prepared, at, self._frames, clip)
+        return self._cut(clip, self._place(clip, rng))
 
 
 class TrainingWindows(Dataset[Batch]):
@@ -240,13 +240,13 @@ def draw(shelf: Shelf, kind: str, rng: np.random.Generator) -> Sample:
 
 def cut(prepared: Prepared, at: int, frames: int, clip: Clip) -> Sample:
     """Cut ``frames`` pictures from ``at`` on; arrays are copies, padded if the clip ends early."""
-    start = at * _FRAME_SAMPLES
+    start = at * FRAME_SAMPLES
     return Sample(
         faces=_take(prepared.faces, at, frames),
         ok=_take(prepared.ok, at, frames),
         landmarks=_take(prepared.landmarks, at, frames),
         motion=_take(prepared.motion, at, frames),
-        audio=_take(prepared.audio, start, SPEC.context_samples + frames * _FRAME_SAMPLES),
+        audio=_take(prepared.audio, start, SPEC.context_samples + frames * FRAME_SAMPLES),
         labels=clip_labels(clip),
         frame_labels=np.tile(clip_labels(clip)[:3], (frames, 1)),
         recipe=clip.generator or "real",
@@ -258,7 +258,7 @@ def clip_labels(clip: Clip) -> Float32:
     """Return float32 ``[4]``: any, video, audio, desync; NaN where the manifest does not say."""
     parts = [np.nan if v is None else float(v) for v in (clip.label_video, clip.label_audio)]
     # Whether a generated clip is in sync is not annotated; a genuine one is taken to be.
-    return np.array([clip.label, *parts, np.nan if clip.label else 0.0], np.float32)
+    return np.array([clip.is_fake, *parts, np.nan if clip.is_fake else 0.0], np.float32)
 
 
 def to_batch(sample: Sample, *, group: int, drop: str) -> Batch:
@@ -282,7 +282,7 @@ def to_batch(sample: Sample, *, group: int, drop: str) -> Batch:
         np.full(len(seen), drop != "audio", np.float32), labels, frame_labels,
     )  # fmt: skip
     tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
-    return Batch._make([*tensors, torch.tensor(group)])
+    return Batch._make([*tensors, torch.tensor(group), torch.tensor(sample.audio)])
 
 
 def without(sample: Sample, drop: str) -> tuple[Float32, Float32]:
@@ -296,9 +296,9 @@ def without(sample: Sample, drop: str) -> tuple[Float32, Float32]:
     return labels, frames
 
 
-def _is_whole(prepared: Prepared, at: int, frames: int) -> bool:
-    heard = prepared.audio_ok[at // SPEC.slice_frames : -(-(at + frames) // SPEC.slice_frames)]
-    return bool(prepared.ok[at : at + frames].mean() >= _MIN_FACE and heard.min() >= MIN_AUDIO)
+def _is_whole(facts: Facts, at: int, frames: int) -> bool:
+    heard = facts.audio_ok[at // SPEC.slice_frames : -(-(at + frames) // SPEC.slice_frames)]
+    return bool(facts.ok[at : at + frames].mean() >= _MIN_FACE and heard.min() >= MIN_AUDIO)
 
 
 def _windows(clip: Clip) -> int:

@@ -6,5 +6,8 @@ and what the other modality predicts of them.  Unlike the paper's two ViT-B the
 encoders are small convolutional nets at 25 fps that see one slice each, so that a
 stream computes every token once.
 
+``registry`` knows every architecture by name: beside this one (avff-s) the baselines, which share
+its encoders, and the paper's own size (avff-b).  All answer with the same ``FusionOut``.
+
 Shape letters: N batch, S = 8 slices, F = 8 pictures a slice, T = S * F = 64, D token width.
 """

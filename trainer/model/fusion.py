@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avff.engine.spec import SPEC
-from avff.trainer.model.layers import Block
+from avff.trainer.model.layers import Absent, Block
 
 _S, _F, _T = SPEC.window_slices, SPEC.slice_frames, SPEC.window_frames
 MAX_SHIFT = 15
@@ -24,7 +24,7 @@ _SYNC_WIDTH = 64
 
 @dataclass
 class FusionOut:
-    """What the fusion graph yields.
+    """What a network yields for a batch of windows; what an architecture does not have is zeros.
 
     Attributes:
         clip: ``[N, 4]`` logits: any, video, audio, desync.
@@ -32,7 +32,8 @@ class FusionOut:
             where that modality has no evidence.
         sync: ``[N, 31]`` mean cosine of sound and picture at shifts -15…15 pictures.
         sync_video, sync_audio: ``[N, 64, 64]`` unit vectors the curve is made of (training only).
-        predicted: A2V and V2A predictions with their targets (training only).
+        predicted: A2V and V2A predictions with their targets (training only): four times
+            ``[N, 64, D]``; of avff-b the first pair is ``[N, 1568, D]``, the second ``[N, 320, D]``.
     """
 
     clip: Tensor
@@ -44,19 +45,29 @@ class FusionOut:
 
 
 class CrossPredictor(nn.Module):
-    """AVFF's A2V / V2A: per slice, a linear layer over the token axis and one transformer block."""
+    """AVFF's A2V / V2A: per slice, a linear layer over the token axis and one transformer block.
 
-    def __init__(self, width: int, heads: int, *, dropout: float) -> None:
+    Args:
+        width, heads: of the tokens.
+        dropout: in the block.
+        given: tokens in a slice of the modality that is there.
+        wanted: tokens in a slice of the one that is predicted.
+        spread: see :class:`avff.trainer.model.layers.Block`.
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, dropout: float, given: int = _F, wanted: int = _F, spread: int = 2
+    ) -> None:
         super().__init__()
-        self.over_tokens = nn.Linear(_F, _F)
-        self.block = Block(width, heads, _F, dropout=dropout)
-        self.width = width
+        self.over_tokens = nn.Linear(given, wanted)
+        self.block = Block(width, heads, wanted, dropout=dropout, spread=spread)
+        self.width, self.given, self.wanted = width, given, wanted
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Predict the other modality's tokens: ``[N, 64, D]`` to ``[N, 64, D]``, slice by slice."""
-        x = tokens.reshape(-1, _F, self.width)  # [N * S, F, D]
-        x = self.over_tokens(x.transpose(1, 2)).transpose(1, 2)
-        return self.block(x).reshape(-1, _T, self.width)
+        """Predict slice by slice: ``[N, S * given, D]`` to ``[N, S * wanted, D]``."""
+        x = tokens.reshape(-1, self.given, self.width)  # [N * S, given, D]
+        x = self.over_tokens(x.transpose(1, 2)).transpose(1, 2)  # [N * S, wanted, D]
+        return self.block(x).reshape(-1, _S * self.wanted, self.width)
 
 
 class TemporalMix(nn.Module):
@@ -79,14 +90,32 @@ class TokenHeads(nn.Module):
 
     A linear answer on slice-local tokens carries over to unseen people and generators better
     than one that a deep fusion makes of them (docs/decisions/0005).
+
+    Args:
+        width: token width D.
+        sees, hears: False for an architecture without that modality.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, sees: bool = True, hears: bool = True) -> None:
         super().__init__()
-        self.video, self.audio = nn.Linear(width, 1), nn.Linear(width, 1)
+        self.video = nn.Linear(width, 1) if sees else Absent(1)
+        self.audio = nn.Linear(width, 1) if hears else Absent(1)
 
 
-class Fusion(nn.Module):
+class FusionGraph(nn.Module):
+    """What the fusion graphs of all streaming architectures have in common.
+
+    They are called with ``video, audio, landmarks, video_ok, audio_ok`` (see
+    :meth:`Fusion.forward`) and answer with a :class:`FusionOut`.
+
+    Attributes:
+        tokens: the heads that the encoders' stage trains.
+    """
+
+    tokens: TokenHeads
+
+
+class Fusion(FusionGraph):
     """Tokens and masks of one window to logits.
 
     Args:
@@ -106,8 +135,8 @@ class Fusion(nn.Module):
         self.mix_v, self.mix_a = TemporalMix(width), TemporalMix(width)
         self.sync_v, self.sync_a = nn.Linear(width, _SYNC_WIDTH), nn.Linear(width, _SYNC_WIDTH)
         self.position = nn.Parameter(torch.randn(_T, width) * 0.02)
-        self.blocks_v = _stack(width, heads, depth, dropout)
-        self.blocks_a = _stack(width, heads, depth, dropout)
+        self.blocks_v = transformer(width, heads, depth, dropout)
+        self.blocks_a = transformer(width, heads, depth, dropout)
         self.a2v = CrossPredictor(width, heads, dropout=dropout)
         self.v2a = CrossPredictor(width, heads, dropout=dropout)
         self.join_v, self.join_a = nn.Linear(3 * width, width), nn.Linear(3 * width, width)
@@ -144,7 +173,7 @@ class Fusion(nn.Module):
         g_v, g_a = self.cross_v(f_v, f_a), self.cross_a(f_a, f_v)  # [N, 64, D]
         frames = torch.cat([self.frame_any(torch.cat([g_v, g_a], dim=-1)), picture, sound], dim=-1)
         any_logit, desync = self.heads(g_v, g_a, curve)
-        clip = torch.cat([any_logit, _mean(picture, seen), _mean(sound, heard), desync], dim=-1)
+        clip = torch.cat([any_logit, masked_mean(picture, seen), masked_mean(sound, heard), desync], dim=-1)
         return FusionOut(clip, frames, curve, sync_v, sync_a, ((from_a, v), (from_v, a)))
 
 
@@ -154,32 +183,50 @@ class JointHeads(nn.Module):
     def __init__(self, width: int, *, dropout: float) -> None:
         super().__init__()
         inputs = 4 * width + 2 * MAX_SHIFT + 1
-        self.any, self.desync = _head(inputs, dropout), _head(inputs, dropout)
+        self.any, self.desync = mlp_head(inputs, dropout), mlp_head(inputs, dropout)
 
     def forward(self, g_v: Tensor, g_a: Tensor, curve: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits, each ``[N, 1]``, from fused tokens ``[N, 64, D]`` and the sync curve."""
-        joint = torch.cat([_pool(g_v), _pool(g_a), curve], dim=-1)
+        joint = torch.cat([pool(g_v), pool(g_a), curve], dim=-1)
         return self.any(joint), self.desync(joint)
 
 
-def _stack(width: int, heads: int, depth: int, dropout: float) -> nn.ModuleList:
+def transformer(width: int, heads: int, depth: int, dropout: float) -> nn.ModuleList:
+    """Return blocks over the 64 tokens of a window."""
     return nn.ModuleList(Block(width, heads, _T, dropout=dropout) for _ in range(depth))
 
 
-def _head(inputs: int, dropout: float) -> nn.Sequential:
+def mlp_head(inputs: int, dropout: float) -> nn.Sequential:
+    """Return a small head: ``[N, inputs]`` to one logit ``[N, 1]``."""
     return nn.Sequential(
         nn.Dropout(dropout), nn.Linear(inputs, 64), nn.GELU(approximate="tanh"), nn.Linear(64, 1)
     )
 
 
-def _mean(logits: Tensor, there: Tensor) -> Tensor:
-    """Mean over the pictures that are there: ``[N, 64, 1]`` to ``[N, 1]``, 0 when none is."""
-    return (logits * there).sum(dim=1) / there.sum(dim=1).clamp(min=1.0)
+def masked_mean(x: Tensor, there: Tensor) -> Tensor:
+    """Mean over the steps that are there (``[N, L, 1]``): ``[N, L, C]`` to ``[N, C]``, 0 when none is."""
+    return (x * there).sum(dim=1) / there.sum(dim=1).clamp(min=1.0)
 
 
-def _pool(x: Tensor) -> Tensor:
+def pool(x: Tensor) -> Tensor:
     """Mean and maximum over time: ``[N, 64, D]`` to ``[N, 2 D]``."""
     return torch.cat([x.mean(dim=1), x.amax(dim=1)], dim=-1)
+
+
+def without_cross(clip: Tensor, frames: Tensor, width: int) -> FusionOut:
+    """Return the answer of a network that never compares sound and picture: those parts are zeros.
+
+    Args:
+        clip: ``[N, 4]`` logits.
+        frames: ``[N, 64, 3]`` logits.
+        width: token width D, for the shape of the predictions.
+    """
+    blank = torch.zeros_like(frames[..., 0])  # [N, 64]
+    vectors = blank.unsqueeze(-1).expand(-1, -1, _SYNC_WIDTH)
+    tokens = blank.unsqueeze(-1).expand(-1, -1, width)
+    return FusionOut(
+        clip, frames, blank[:, : 2 * MAX_SHIFT + 1], vectors, vectors, ((tokens, tokens), (tokens, tokens))
+    )
 
 
 def _unit(x: Tensor) -> Tensor:

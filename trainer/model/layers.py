@@ -94,19 +94,28 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; attends over itself, or over ``context`` when given."""
+    """Pre-norm transformer block; attends over itself, or over ``context`` when given.
 
-    def __init__(self, width: int, heads: int, length: int, *, dropout: float, crosses: bool = False) -> None:
+    Args:
+        width, heads, length: see :class:`Attention`.
+        dropout: after attention and in and after the feed-forward layers.
+        crosses: whether it is called with a context.
+        spread: hidden width of the feed-forward layers in token widths.
+    """
+
+    def __init__(
+        self, width: int, heads: int, length: int, *, dropout: float, crosses: bool = False, spread: int = 2
+    ) -> None:
         super().__init__()
         self.norm_x = nn.LayerNorm(width)
         self.norm_context = nn.LayerNorm(width) if crosses else nn.Identity()
         self.attention = Attention(width, heads, length)
         self.feed = nn.Sequential(
             nn.LayerNorm(width),
-            nn.Linear(width, 2 * width),
+            nn.Linear(width, spread * width),
             nn.GELU(approximate="tanh"),
             nn.Dropout(dropout),
-            nn.Linear(2 * width, width),
+            nn.Linear(spread * width, width),
         )
         self.dropout = nn.Dropout(dropout)
 
@@ -116,3 +125,18 @@ class Block(nn.Module):
         other = normed if context is None else self.norm_context(context)
         x = x + self.dropout(self.attention(normed, other))
         return x + self.dropout(self.feed(x))
+
+
+class Absent(nn.Module):
+    """Zeros where an architecture has no encoder or head: ``[N, L, ...]`` to ``[N, L, width]``.
+
+    It has no parameters; the place stays, so that every architecture has the same parts.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Answer nothing."""
+        return torch.zeros_like(x.flatten(2)[..., :1]).expand(-1, -1, self.width)

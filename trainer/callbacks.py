@@ -1,0 +1,166 @@
+"""What watches over a stage while Lightning trains it: seeds, signals, losses that are no numbers."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+
+from avff.trainer.report.history import Epoch, append_epoch
+
+
+class TrainingError(Exception):
+    """Training cannot go on; the message says why and what to do."""
+
+
+class Stopped(Exception):
+    """A signal asked the run to end.
+
+    Attributes:
+        exit_code: 128 + the signal's number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}; the last whole epoch is kept, "
+            "run the same command to go on from it"
+        )
+        self.exit_code = 128 + number
+
+
+class _Epochs(Protocol):
+    epoch: int
+
+
+class EpochSeed(Callback):
+    """Tells the training set which epoch it is in, and starts every epoch from a seed of its own.
+
+    What an epoch draws then depends on the run's seed and the epoch alone, so a run that
+    was stopped after any epoch ends with the weights of one that was not.
+
+    Args:
+        windows: the training set.
+        seed: of the run.
+    """
+
+    def __init__(self, windows: _Epochs, seed: int) -> None:
+        self._windows, self._seed = windows, seed
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Before the first batch is drawn."""
+        del pl_module
+        self._windows.epoch = trainer.current_epoch
+        # For dropout.  The ranks of a distributed run must not drop the same places.
+        torch.manual_seed(self._seed * 1_000_003 + trainer.current_epoch * 1009 + trainer.global_rank)
+
+
+class FiniteLoss(Callback):
+    """Ends a run whose loss is NaN or infinite, before such weights are saved."""
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """After every step.
+
+        Raises:
+            TrainingError: the loss is not a number.
+        """
+        del pl_module, batch
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if loss is not None and not torch.isfinite(loss).all():
+            raise TrainingError(
+                f"the loss is {float(loss):g} in epoch {trainer.current_epoch}, step {batch_idx}; "
+                "lower the learning rate or the precision's risk (32-true), then run the same command "
+                "to go on from the epoch before"
+            )
+
+
+class History(Callback):
+    """Writes what each epoch has measured to ``history.jsonl``.
+
+    Args:
+        path: of the file.
+        stage: name of the stage.
+    """
+
+    def __init__(self, path: Path, stage: str) -> None:
+        self._path, self._stage = path, stage
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """After the epoch's validation, before its checkpoint."""
+        del pl_module
+        if not trainer.is_global_zero:
+            return
+        values = {name: float(v) for name, v in trainer.callback_metrics.items() if name != "loss"}
+        values["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        append_epoch(self._path, Epoch(self._stage, trainer.current_epoch, values))
+
+
+class StopSignal(Callback):
+    """Ends a run at the next step after SIGINT or SIGTERM."""
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+
+    @contextmanager
+    def armed(self) -> Iterator[None]:
+        """Catch the signals meanwhile; Lightning leaves handlers alone that are already there."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals reach the main thread only
+            return
+        before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """After every step.
+
+        Raises:
+            Stopped: a signal came.
+        """
+        self._check(trainer)
+
+    def on_validation_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """After every validation step; as above."""
+        self._check(trainer)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._received = number
+
+    def _check(self, trainer: lightning.Trainer) -> None:
+        # Together: a process that ended a step earlier would leave the others waiting for its gradients.
+        if trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
+            raise Stopped(self._received or signal.SIGTERM)
+
+
+def why_it_ended(stopping: EarlyStopping | None, *, epochs: int) -> str:
+    """Return, for the report, what ended a stage.
+
+    Args:
+        stopping: the callback that could have ended it early, or None.
+        epochs: that were planned.
+    """
+    if stopping is None or not stopping.stopped_epoch:
+        return f"all {epochs} epochs were trained"
+    best = float(stopping.best_score)
+    return (
+        f"stopped after epoch {stopping.stopped_epoch}: {stopping.monitor} had not improved on {best:.4f} "
+        f"by more than {abs(stopping.min_delta):g} for {stopping.patience} epochs"
+    )
