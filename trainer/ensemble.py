@@ -1,0 +1,218 @@
+"""Several trained networks as one model, which the engine runs like any other.
+
+The members' encoders lie side by side: a token of the ensemble is its members' tokens joined, so its
+width is the sum of theirs.  The fusion graph hands each member its share and answers with the mean of
+the members' calibrated log-odds.  Their calibrations are inside the graph, because they differ by
+member and modality; the masks tell which modality is asked for, since one that a window is not judged
+by is masked throughout.  The contract's own calibration is therefore the identity.
+
+Exact, but for float32 rounding: the log-odds of every window and of its parts are the mean of the
+members'.  Not exact: that mean is not itself calibrated (where members err independently it is too
+modest), and the threshold, the mean of the members' in log-odds, was not frozen on validation clips of
+the ensemble.  Averaged log-odds are the logarithmic opinion pool (Genest and Zidek, 1986) with equal
+weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from avff.engine.contract import CLIP_OUTPUTS, MODALITIES, Affine, Calibration, Contract, parse_contract
+from avff.engine.errors import ContractError
+from avff.trainer.checkpoints import load_verified
+from avff.trainer.config import RunSettings
+from avff.trainer.export import export_model
+from avff.trainer.model.avff import Avff, AvffConfig, StreamingNet
+from avff.trainer.model.fusion import FusionGraph, FusionOut, TokenHeads, without_cross
+from avff.trainer.model.registry import build, export_obstacle
+
+MODEL_FILE = "best_model.pth"
+PARTS = CLIP_OUTPUTS[1:]
+_IDENTITY, _SILENT = Affine(1.0, 0.0), Affine(0.0, 0.0)
+_NOT_FROZEN = "mean of the members' thresholds in log-odds; not frozen on validation clips of the ensemble"
+
+
+class EnsembleError(Exception):
+    """Networks cannot become an ensemble; the message names the member and the way out."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained network of an ensemble.
+
+    Attributes:
+        name: of its run.
+        net: in inference mode.
+        calibration: of its exported model.
+        sha256: of the file that it comes from.
+    """
+
+    name: str
+    net: StreamingNet
+    calibration: Calibration
+    sha256: str
+
+
+class SideBySide(nn.Module):
+    """Encoders of one input; their tokens ``[N, 8, D_i]`` are joined to ``[N, 8, sum of D_i]``."""
+
+    def __init__(self, encoders: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode a batch of slices."""
+        return torch.cat([encode(x) for encode in self.encoders], dim=-1)
+
+
+class AveragedFusion(FusionGraph):
+    """The members' fusion graphs, each on its share of the tokens; answers with mean calibrated log-odds.
+
+    ``any`` is calibrated for the modality that the masks let through, the parts as they are offered;
+    what a member does not offer adds nothing, and must not be offered by the ensemble.  Logits per
+    picture are the members' mean, uncalibrated as theirs are; the sync curve is the mean of those
+    members that compare sound with picture.
+
+    Args:
+        members: networks and calibrations.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        super().__init__()
+        self.widths = [m.net.config.width for m in members]
+        # Every member answers with its own linear heads; the ensemble has none.
+        self.tokens = TokenHeads(sum(self.widths), sees=False, hears=False)
+        self.members = nn.ModuleList(m.net.fusion for m in members)
+        self.compares = [isinstance(m.net, Avff) for m in members]
+        by_modality = [[m.calibration.any.get(name, _SILENT) for name in MODALITIES] for m in members]
+        by_part = [[m.calibration.parts.get(name, _SILENT) for name in PARTS] for m in members]
+        self.weights: Tensor  # [members, modalities, clip outputs]
+        self.offsets: Tensor  # [members, modalities, 1]
+        self.part_scales: Tensor  # [members, 1, parts]
+        self.part_offsets: Tensor  # [members, 1, parts]
+        weights = [[[a.scale, a.video, a.audio, 0.0] for a in row] for row in by_modality]
+        self.register_buffer("weights", torch.tensor(weights))
+        self.register_buffer("offsets", torch.tensor([[[a.offset] for a in row] for row in by_modality]))
+        self.register_buffer("part_scales", torch.tensor([[[a.scale for a in row]] for row in by_part]))
+        self.register_buffer("part_offsets", torch.tensor([[[a.offset for a in row]] for row in by_part]))
+
+    def forward(
+        self, video: Tensor, audio: Tensor, landmarks: Tensor, video_ok: Tensor, audio_ok: Tensor
+    ) -> FusionOut:
+        """Fuse one batch of windows; arguments as of :meth:`avff.trainer.model.fusion.Fusion.forward`."""
+        shares = zip(*(torch.split(x, self.widths, dim=-1) for x in (video, audio, landmarks)), strict=True)
+        outs: list[FusionOut] = [
+            fusion(*tokens, video_ok, audio_ok) for fusion, tokens in zip(self.members, shares, strict=True)
+        ]
+        seen, heard = video_ok.amax(dim=1, keepdim=True), audio_ok.amax(dim=1, keepdim=True)  # [N, 1]
+        # 1 for the modality that is asked for, in the order of MODALITIES.
+        asked = torch.cat([seen * heard, seen * (1 - heard), (1 - seen) * heard], dim=-1)  # [N, 3]
+        clips = torch.stack([out.clip for out in outs])  # [members, N, 4]
+        log_odds = (clips * (asked @ self.weights)).sum(dim=-1, keepdim=True) + asked @ self.offsets
+        parts = clips[..., 1:] * self.part_scales + self.part_offsets  # [members, N, 3]
+        clip = torch.cat([log_odds, parts], dim=-1).mean(dim=0)
+        frames = torch.stack([out.frames for out in outs]).mean(dim=0)
+        answer = without_cross(clip, frames, sum(self.widths))
+        curves = [out.sync for out, compares in zip(outs, self.compares, strict=True) if compares]
+        return replace(answer, sync=torch.stack(curves).mean(dim=0)) if curves else answer
+
+
+def load_member(run: Path) -> Member:
+    """Read a trained network with its calibration.
+
+    Args:
+        run: a run's folder under ``outputs``, or the ``best_model.pth`` in it.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+        EnsembleError: it is of an architecture that cannot be exported, or of another version.
+    """
+    file = run / MODEL_FILE if run.is_dir() else run
+    content = load_verified(file)
+    if "settings" not in content or "weights" not in content:
+        raise EnsembleError(f"{file}: is no finished run's; give outputs/<run>, or its {MODEL_FILE}")
+    try:
+        settings = RunSettings.model_validate(json.loads(content["settings"]))
+        if obstacle := export_obstacle(settings.model):
+            raise EnsembleError(f"{file}: {obstacle}")
+        net = build(settings.model)
+        net.load_state_dict(content["weights"])
+        contract = parse_contract(content["contract"])
+    except ContractError as error:  # another preprocessing is among what it refuses
+        raise EnsembleError(f"{file}: {error}") from error
+    except (KeyError, ValidationError, RuntimeError) as error:
+        raise EnsembleError(f"{file}: was saved by another version of avff; train it again") from error
+    assert isinstance(net, StreamingNet), "the only kind without an obstacle"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return Member(settings.name, net.eval(), contract.calibration, digest)
+
+
+def ensemble_of(members: Sequence[Member]) -> StreamingNet:
+    """Return the members as one network, in inference mode; it is for export, not for training."""
+    width = sum(m.net.config.width for m in members)
+    return StreamingNet(
+        AvffConfig(width=width, heads=1),
+        video=SideBySide(m.net.video for m in members),
+        audio=SideBySide(m.net.audio for m in members),
+        landmarks=SideBySide(m.net.landmarks for m in members),
+        fusion=AveragedFusion(members),
+    ).eval()
+
+
+def joint_calibration(members: Sequence[Member]) -> Calibration:
+    """Return what an ensemble offers: the modalities and parts that every member does.
+
+    Raises:
+        EnsembleError: no modality is offered by all.
+    """
+    shared = [name for name in MODALITIES if all(name in m.calibration.any for m in members)]
+    if not shared:
+        offers = "; ".join(f"{m.name}: {', '.join(m.calibration.any) or 'none'}" for m in members)
+        raise EnsembleError(f"no modality is offered by every member ({offers}); leave one out")
+    parts = [name for name in PARTS if all(name in m.calibration.parts for m in members)]
+    mean = sum(_log_odds(m.calibration.threshold) for m in members) / len(members)
+    threshold = round(1 / (1 + math.exp(-mean)), 4)
+    return Calibration(dict.fromkeys(shared, _IDENTITY), dict.fromkeys(parts, _IDENTITY), threshold)
+
+
+def export_ensemble(runs: Sequence[Path], directory: Path, *, name: str) -> Contract:
+    """Write the graphs and the contract of an ensemble.
+
+    Args:
+        runs: of two or more members; see :func:`load_member`.
+        directory: where the files go.
+        name: in events.
+
+    Raises:
+        CheckpointError, EnsembleError: a member cannot be had, or they do not go together; nothing is
+            written.
+    """
+    members = [load_member(run) for run in runs]
+    if len(members) < 2:
+        raise EnsembleError("an ensemble has two members or more; give another run")
+    if len({m.sha256 for m in members}) < len(members):
+        raise EnsembleError("the same model is given twice; give each member once")
+    calibration = joint_calibration(members)
+    return export_model(
+        ensemble_of(members), directory, name=name, calibration=calibration, provenance=_provenance(members)
+    )
+
+
+def _provenance(members: Sequence[Member]) -> Mapping[str, str]:
+    facts = {f"member_{n}": f"{m.name} {m.sha256}" for n, m in enumerate(members, start=1)}
+    return {**facts, "threshold": _NOT_FROZEN, "torch": str(torch.__version__)}
+
+
+def _log_odds(probability: float) -> float:
+    # A threshold of 0 or 1, at which everything or nothing is fake, has no finite log-odds.
+    bounded = min(max(probability, 1e-6), 1 - 1e-6)
+    return math.log(bounded / (1 - bounded))
