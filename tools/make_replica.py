@@ -1,7 +1,7 @@
 """Write a small dataset with the exact layout of a published one, to try the trainer on.
 
-    python tools/make_replica.py dfdc /tmp/dfdc
-    python tools/make_replica.py fakeavceleb /tmp/fakeavceleb --clips 48
+    python tools/make_replica.py dfdc replica/dfdc
+    python tools/make_replica.py fakeavceleb replica/fakeavceleb --clips 48
 
 Every clip is cut out of the demo clip, with another look and another voice for each of its
 "people".  The fakes are crude on purpose (a blurred face, a bent mouth, a vocoded voice), so that a few
