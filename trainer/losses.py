@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,15 +17,26 @@ _CLIP_WEIGHTS = (1.0, 0.6, 0.6, 0.3)
 _TEMPERATURE = 0.1
 
 
+Weight = Annotated[float, Field(ge=0)]
+
+
 @dataclass(frozen=True)
 class LossWeights:
-    """Weight of each term; see the functions of the same name."""
+    """Weight of each term, and how wrong answers are counted.
 
-    clip: float = 1.0
-    frames: float = 0.3
-    sync: float = 0.2
-    cross: float = 0.1
-    label_smoothing: float = 0.05
+    Attributes:
+        clip, frames: of the labels per window and per picture.
+        sync, cross: of :func:`sync_loss` and :func:`cross_loss`.
+        label_smoothing: how far labels are drawn towards one half, 0…1.
+        focal_gamma: of :func:`masked_focal`, for ``clip`` and ``frames``; 0 is the cross-entropy.
+    """
+
+    clip: Weight = 1.0
+    frames: Weight = 0.3
+    sync: Weight = 0.2
+    cross: Weight = 0.1
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    focal_gamma: Weight = 0.0
 
 
 def total_loss(
@@ -41,8 +54,8 @@ def total_loss(
     genuine = (labels[:, 0] == 0) & (labels[:, 3] == 0) & (seen.mean(1) > 0.9) & (heard.mean(1) > 0.9)
     per_clip = torch.tensor(_CLIP_WEIGHTS, device=labels.device)
     terms = {
-        "clip": masked_bce(out.clip, labels, weights.label_smoothing, per_clip),
-        "frames": masked_bce(out.frames, frame_labels, weights.label_smoothing),
+        "clip": _classification(out.clip, labels, weights, per_clip),
+        "frames": _classification(out.frames, frame_labels, weights),
         "sync": sync_loss(out.sync_video[genuine], out.sync_audio[genuine]),
         "cross": cross_loss(out, genuine),
     }
@@ -53,6 +66,14 @@ def total_loss(
         + weights.cross * terms["cross"]
     )
     return terms
+
+
+def _classification(
+    logits: Tensor, labels: Tensor, weights: LossWeights, each: Tensor | None = None
+) -> Tensor:
+    if weights.focal_gamma == 0:  # the same value, at half the cost
+        return masked_bce(logits, labels, weights.label_smoothing, each)
+    return masked_focal(logits, labels, weights.label_smoothing, each, gamma=weights.focal_gamma)
 
 
 def masked_bce(logits: Tensor, labels: Tensor, smoothing: float, weight: Tensor | None = None) -> Tensor:

@@ -51,6 +51,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--train.epochs", "0"], 78, ["--train.epochs", "greater than 0"]),
         (["--train.precision", "fp8"], 78, ["--train.precision", "'32-true'"]),
         (["--data.validation_share", "1.5"], 78, ["--data.validation_share", "less than or equal to 1"]),
+        (["--train.loss.focal_gamma", "-1"], 78, ["--train.loss.focal_gamma", "greater than or equal to 0"]),
         (["--mix.lip_swop", "0.1"], 78, ["mix: unknown kind 'lip_swop'", "lip_swap"]),
         (["--mix", "{"], 78, ["--mix"]),
     ],

@@ -219,6 +219,22 @@ def test_focal_loss_follows_its_formula(gamma: float) -> None:
     assert float(masked_focal(logits, wanted, 0.0, gamma=gamma)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_gamma_counts_both_kinds_of_answers_and_nothing_else() -> None:
+    """It changes the terms per window and per picture; synchrony and prediction stay as they are."""
+    out, ones = output(), torch.ones(N, T)
+    wanted, frames = labels(GENUINE, [1, 1, 0, 0], GENUINE, [1, 0, 1, 1]), torch.ones(N, T, 3)
+    plain, focal = (
+        total_loss(out, wanted, frames, ones, ones, LossWeights(focal_gamma=g, label_smoothing=0.1))
+        for g in (0.0, 2.0)
+    )
+    assert torch.equal(plain["frames"], masked_bce(out.frames, frames, 0.1))
+    assert torch.equal(focal["frames"], masked_focal(out.frames, frames, 0.1, gamma=2.0))
+    each = torch.tensor([1.0, 0.6, 0.6, 0.3])
+    assert torch.equal(plain["clip"], masked_bce(out.clip, wanted, 0.1, each))
+    assert torch.equal(focal["clip"], masked_focal(out.clip, wanted, 0.1, each, gamma=2.0))
+    assert all(torch.equal(plain[term], focal[term]) for term in ("sync", "cross"))
+
+
 def test_focal_loss_is_silent_about_the_unknown_and_finite_at_extremes() -> None:
     """NaN moves nothing, and certainty, right or wrong, has a finite gradient."""
     logits = torch.tensor([200.0, -200.0, 200.0, 1.0], requires_grad=True)

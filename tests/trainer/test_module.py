@@ -20,9 +20,9 @@ from tests.support.training import SMALL, random_windows
 GROUPS = ["real", "generated", "lip_swap", "desync", "freeze"]
 
 
-def module() -> AvffModule:
+def module(train: TrainSettings | None = None) -> AvffModule:
     torch.manual_seed(0)
-    return AvffModule(Avff(SMALL), TrainSettings(), GROUPS, 100)
+    return AvffModule(Avff(SMALL), train or TrainSettings(), GROUPS, 100)
 
 
 def fusion_of(made: AvffModule) -> Fusion:
@@ -120,6 +120,17 @@ def test_a_few_steps_lower_the_loss() -> None:
         losses.append(float(loss.detach()))
     assert all(math.isfinite(x) for x in losses)
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_focal_gamma_of_the_settings_is_that_of_the_loss(gamma: float) -> None:
+    """A step of the module costs what the formula says of its own answers; 0 is the cross-entropy."""
+    made = module(TrainSettings.model_validate({"loss": {"focal_gamma": gamma, "label_smoothing": 0.0}}))
+    batch = make_batch()
+    out = made.eval()(batch)
+    right = torch.sigmoid((2 * batch.frame_labels - 1) * out.frames)
+    wanted = (-((1 - right) ** gamma) * right.log()).mean()
+    torch.testing.assert_close(made._terms(out, batch)["frames"], wanted, rtol=1e-5, atol=0)
 
 
 def test_encoder_stage_answers_picture_by_picture() -> None:
