@@ -78,6 +78,10 @@ class TrainSettings(_Strict):
     batch: Positive = 32
     accumulate: Positive = 1
     """Batches whose gradients are summed up for one update: a large batch in little memory."""
+    sampling: Literal["balanced", "natural"] = "balanced"
+    """``balanced``: half of the supervised stage's windows are genuine, people and generators equally
+    often, the others by ``mix``.  ``natural``: every clip equally often, classes at their share of the
+    clips; without pseudo-fakes, which come beside a genuine window."""
     optim: OptimSettings = OptimSettings()
     stopping: StoppingSettings | None = None
     select: Metric = "val/auc"

@@ -16,6 +16,7 @@ from avff.engine.threads import stay_in_caller
 from avff.trainer.checkpoints import CheckpointError, load_verified
 from avff.trainer.config import RunSettings
 from avff.trainer.data.genuine import GenuineWindows
+from avff.trainer.data.natural import NaturalWindows
 from avff.trainer.data.slices import PICTURE_KINDS, SHORT_SLICES, TrainingSlices, ValidationSlices
 from avff.trainer.data.windows import Shelf, TrainingWindows, ValidationWindows
 from avff.trainer.distributed import world
@@ -37,6 +38,21 @@ def validation_windows(settings: RunSettings, data: RunData) -> ValidationWindow
     return ValidationWindows(
         Shelf(data.split.validation, data.store), sorted(k for k in RECIPES if settings.mix.get(k)),
         each=settings.train.validation_windows, seed=settings.train.seed, strength=settings.train.post_chain,
+    )  # fmt: skip
+
+
+def training_windows(settings: RunSettings, data: RunData) -> TrainingWindows | NaturalWindows:
+    """Return the training set of a run's supervised stage."""
+    train = settings.train
+    shelf = Shelf(data.split.train, data.store)
+    if train.sampling == "natural":
+        return NaturalWindows(
+            shelf, size=train.windows_per_epoch, seed=train.seed,
+            modality_dropout=train.modality_dropout, strength=train.post_chain,
+        )  # fmt: skip
+    return TrainingWindows(
+        shelf, settings.mix, size=train.windows_per_epoch, seed=train.seed,
+        modality_dropout=train.modality_dropout, strength=train.post_chain,
     )  # fmt: skip
 
 
@@ -119,10 +135,7 @@ def _encoder_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stag
 
 def _supervised_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage:
     whole = settings.train
-    train = TrainingWindows(
-        Shelf(data.split.train, data.store), settings.mix, size=whole.windows_per_epoch, seed=whole.seed,
-        modality_dropout=whole.modality_dropout, strength=whole.post_chain,
-    )  # fmt: skip
+    train = training_windows(settings, data)
     validation = validation_windows(settings, data)
     steps = _updates(whole.epochs, len(train), whole.batch, whole.accumulate)
     module = AvffModule(net, whole, validation.groups, steps)
@@ -170,6 +183,11 @@ def check_settings(settings: RunSettings) -> None:
     if unknown:
         raise SettingsError(
             f"mix: unknown kind {min(unknown)!r}; known: generated, {', '.join(sorted(RECIPES))}"
+        )
+    made = sorted(kind for kind in RECIPES if settings.mix.get(kind))
+    if settings.train.sampling == "natural" and made:
+        raise SettingsError(
+            f"train.sampling: natural takes clips as they are; drop {', '.join(made)} from mix, or balance"
         )
     if settings.encoders is not None and not any(settings.mix.get(kind) for kind in PICTURE_KINDS):
         raise SettingsError(

@@ -20,7 +20,7 @@ from avff.trainer.data.windows import Batch, TrainingWindows
 from avff.trainer.module import AvffModule
 from avff.trainer.paths import RunPaths
 from avff.trainer.report.history import read_history
-from avff.trainer.run import check_settings, dry_run, fit, load_network
+from avff.trainer.run import check_settings, dry_run, fit, load_network, training_windows
 from avff.trainer.run_data import RunData
 from avff.trainer.stages import FINAL
 from tests.support.training import fill_cache, make_clip
@@ -245,6 +245,17 @@ def test_end_to_end_training_moves_the_encoders(data: RunData, tmp_path: Path) -
     assert any(v.abs().max() > 0 for v in statistics)
 
 
+def test_natural_sampling_is_a_setting(data: RunData, tmp_path: Path) -> None:
+    """It draws the training clips as they are, trains and ends well; balanced pairs are the default."""
+    default = make_settings(tmp_path, change={"mix": {"generated": 1.0}})
+    assert isinstance(training_windows(default, data), TrainingWindows)
+    natural = make_settings(tmp_path, change={"mix": {"generated": 1.0}}, train={"sampling": "natural"})
+    check_settings(natural)
+    windows = training_windows(natural, data)
+    assert sorted(float(windows[k].labels[0]) for k in range(4)) == [0, 0, 1, 1]
+    assert fit(natural, data, paths_of(natural))[FINAL].epochs == 1
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -254,9 +265,13 @@ def test_end_to_end_training_moves_the_encoders(data: RunData, tmp_path: Path) -
         ({"mix": {"lip_swap": 0.0}}, "mix: the encoders learn from"),
         ({"encoders": {"slices_per_epoch": 8}}, "encoders.slices_per_epoch is 8, less than one batch of 64"),
         ({"train": {"windows_per_epoch": 8}}, "train.windows_per_epoch is 8, less than one batch of 32"),
+        (
+            {"train": {"sampling": "natural"}},
+            "train.sampling: natural takes clips as they are; drop freeze, ",
+        ),
         ({"model": {"architecture": "avff-b"}}, "encoders: avff-b has no slice-local encoders"),
     ],
-    ids=["misspelt", "real", "sound-only", "no-share", "slices", "windows", "no-encoders"],
+    ids=["misspelt", "real", "sound-only", "no-share", "slices", "windows", "natural", "no-encoders"],
 )
 def test_settings_that_do_not_fit_are_refused_before_the_data(
     tmp_path: Path, change: dict[str, object], words: str

@@ -105,6 +105,11 @@ class Shelf:
         clip = _pick(self._fakes[self._generators[rng.integers(len(self._generators))]], rng)
         return self._cut(clip, self._place(clip, rng))
 
+    def window_of(self, number: int, rng: np.random.Generator) -> Sample:
+        """Draw a window of the clip with this place in ``clips``."""
+        clip = self.clips[number]
+        return self._cut(clip, self._place(clip, rng))
+
     def _cut(self, clip: Clip, at: int) -> Sample:
         return cut(self._store.cut(clip.uid, at, self._frames), 0, self._frames, clip)
 
@@ -172,7 +177,7 @@ class TrainingWindows(Dataset[Batch]):
         seed = [self._seed, self.epoch, pair]
         choice = np.random.default_rng([*seed, 0])
         kind = choose(self._mix, choice)
-        drop = _dropped(choice, self._modality_dropout)
+        drop = dropped(choice, self._modality_dropout)
         sample = draw(self._shelf, kind if manipulated else "real", np.random.default_rng([*seed, 1]))
         degraded = post_chain(sample, np.random.default_rng([*seed, 2]), strength=self._strength)
         return to_batch(degraded, group=0, drop=drop)
@@ -317,6 +322,7 @@ def _take(array: npt.NDArray[Any], start: int, length: int) -> npt.NDArray[Any]:
     return part
 
 
-def _dropped(rng: np.random.Generator, probability: float) -> str:
+def dropped(rng: np.random.Generator, probability: float) -> str:
+    """Draw the modality that is withheld: ``video`` or ``audio``, each by the probability, else empty."""
     draw_ = rng.random()
     return "video" if draw_ < probability else "audio" if draw_ < 2 * probability else ""
