@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,8 @@ from avff.engine.errors import SettingsError
 Settings = TypeVar("Settings", bound=BaseModel)
 Override = tuple[str, str]
 """A dotted key and a YAML value, from ``--key value`` on the command line."""
+_UNKNOWN_KEY = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
+"""Pydantic's names for a key that a model, or a dataclass, does not have."""
 
 
 def load_settings(path: Path, model: type[Settings], overrides: Sequence[Override] = ()) -> Settings:
@@ -74,28 +77,45 @@ def _describe(
     keys = [str(part) for part in problem["loc"]]
     dotted = ".".join(keys)
     line = _line(node, keys)
-    where = f"--{dotted}" if dotted in overrides else f"{path}: line {line}" if line else path
-    if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(keys[-1], _known(model, keys[:-1]), n=1, cutoff=0.5)
-        hint = (
-            f"; did you mean {nearest[0]!r}?"
-            if nearest
-            else f"; known: {', '.join(_known(model, keys[:-1]))}"
-        )
-        return f"{where}: unknown key {dotted!r}{hint}"
+    # A misspelt group is at fault in every option below it.
+    option = next((key for key in overrides if f"{key}.".startswith(f"{dotted}.")), None)
+    where = f"--{option}" if option else f"{path}: line {line}" if line else path
+    if problem["type"] in _UNKNOWN_KEY:
+        return f"{where}: unknown key {dotted!r}{_hint(keys[-1], _known(model, keys[:-1]))}"
     found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return f"{where}: {dotted}: {message}{found}"
 
 
-def _known(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
+def _hint(key: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {nearest[0]!r}?" if nearest else f"; known: {', '.join(known)}"
+
+
+def _known(model: type, parents: Sequence[str]) -> list[str]:
+    """Return the keys of the group under ``parents``; a group is a pydantic model or a dataclass."""
     for name in parents:
-        field = model.model_fields.get(name)
-        kind = None if field is None else field.annotation
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        kind = _group_in(_fields(model).get(name))
+        if kind is None:
             return []
         model = kind
-    return list(model.model_fields)
+    return list(_fields(model))
+
+
+def _fields(model: type) -> dict[str, Any]:
+    """Return the types by name; those of a dataclass may stand there as text."""
+    if issubclass(model, BaseModel):
+        return {name: field.annotation for name, field in model.model_fields.items()}
+    hints = get_type_hints(model)
+    return {field.name: hints[field.name] for field in dataclasses.fields(model)}
+
+
+def _group_in(kind: Any) -> type | None:
+    """Return the group of settings that a type is, or is beside None."""
+    if isinstance(kind, type) and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)):
+        return kind
+    parts = get_args(kind)[:1] if get_origin(kind) is Annotated else get_args(kind)
+    return next((group for part in parts if (group := _group_in(part)) is not None), None)
 
 
 def _line(node: yaml.Node | None, keys: Sequence[str]) -> int | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,19 @@ class Camera(Strict):
     mirrored: bool = False
 
 
+@dataclass(frozen=True)
+class Wiring:
+    gauge: int = 1
+    spare: Camera | None = None
+
+
+class Studio(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    camera: Camera | None = None
+    wiring: Annotated[Wiring, Field()] = Wiring()
+
+
 class Daemon(Strict):
     threshold: float = 0.5
     sinks: list[str] = ["jsonl"]
@@ -31,10 +45,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "daemon.yaml"
 
 
-def _problem(path: Path, text: str, overrides: tuple[tuple[str, str], ...] = ()) -> str:
+def _problem(
+    path: Path, text: str, overrides: tuple[tuple[str, str], ...] = (), model: type[BaseModel] = Daemon
+) -> str:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SettingsError) as caught:
-        load_settings(path, Daemon, overrides)
+        load_settings(path, model, overrides)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -81,6 +97,31 @@ def test_an_unknown_key_in_a_group_is_compared_with_the_groups_keys(path: Path) 
     """Below a group the nearest name comes from that group."""
     problem = _problem(path, "threshold: 0.5\ncamera:\n  mirrored: true\n  widht_px: 100\n")
     assert problem == f"{path}: line 4: unknown key 'camera.widht_px'; did you mean 'width_px'?"
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("camra", "camera"),
+        ("camera.widht_px", "width_px"),
+        ("wiring.gage", "gauge"),
+        ("wiring.spare.mirored", "mirrored"),
+    ],
+)
+def test_nearest_name_is_told_at_every_depth(path: Path, key: str, meant: str) -> None:
+    """In optional groups and in dataclasses, for the file and for the command line alike."""
+    *groups, last = key.split(".")
+    nested = "".join(f"{'  ' * depth}{group}:\n" for depth, group in enumerate(groups))
+    says = f"unknown key {key!r}; did you mean {meant!r}?"
+    written = _problem(path, f"{nested}{'  ' * len(groups)}{last}: 1\n", model=Studio)
+    assert written == f"{path}: line {len(groups) + 1}: {says}"
+    assert _problem(path, "wiring: {gauge: 2}\n", ((key, "1"),), Studio) == f"--{key}: {says}"
+
+
+def test_misspelt_group_on_the_command_line_is_the_options_fault(path: Path) -> None:
+    """No line of the file is blamed for it."""
+    problem = _problem(path, "camera: {width_px: 320}\n", (("camra.width_px", "1"),))
+    assert problem == "--camra.width_px: unknown key 'camra'; did you mean 'camera'?"
 
 
 def test_a_key_that_resembles_nothing_lists_the_known_ones(path: Path) -> None:
