@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from avff.trainer.report.history import Epoch, HistoryError, append_epoch, best_f1, read_history, stages_of
+from avff.trainer.report.history import (
+    Epoch,
+    HistoryError,
+    append_epoch,
+    best_f1,
+    majority_prior,
+    read_history,
+    stages_of,
+)
 from tests.trainer.scored_clips import make_history
 
 
@@ -93,3 +101,11 @@ def test_best_f1_is_the_highest_that_was_measured() -> None:
     assert best is not None
     assert (best.stage, best.epoch, best.get("val/f1")) == ("whole", 0, 0.75)
     assert best_f1(make_history()[:6]) is None
+
+
+@pytest.mark.parametrize(("priors", "accuracy"), [((0.3, 0.2), 0.8), ((0.7, math.nan), 0.7)])
+def test_majority_is_that_of_the_last_epoch_that_counted(priors: tuple[float, ...], accuracy: float) -> None:
+    """Whichever class it is."""
+    history = [Epoch("whole", n, {"val/prior": prior}) for n, prior in enumerate(priors)]
+    assert majority_prior(history) == pytest.approx(accuracy)
+    assert math.isnan(majority_prior([Epoch("encoders", 0, {"train/loss": 1.0})]))

@@ -49,6 +49,7 @@ def test_metrics_leave_out_stages_without_any_and_mark_the_best_f1() -> None:
     assert axes.get_title() == "Validation: stage whole"
     assert line(axes, "AUC")[1] == pytest.approx([0.7, 0.68, 0.66, 0.64, 0.62])
     assert [v.tolist() for v in line(axes, "best F1 (chooses nothing)")] == [[1], [0.75]]
+    assert set(line(axes, "accuracy to beat, 0.600")[1]) == {0.6}
 
 
 def test_missing_figure_is_a_gap() -> None:
@@ -143,6 +144,21 @@ def test_every_axis_says_what_it_is() -> None:
     for figure in figures:
         assert all(a.get_title() and a.get_xlabel() for a in figure.axes)
         assert figure.axes[0].get_ylabel()
+
+
+def test_legends_hide_no_curve() -> None:
+    """They stand under the panels, once for all of them; a curve below chance runs through any corner."""
+    history = make_history()
+    for figure, entries in (
+        (plots.learning_curves(history), 2), (plots.training_metrics(history), 5),
+        (plots.roc(SCORED, THRESHOLD), 3), (plots.precision_recall(SCORED, THRESHOLD), 3),
+        (plots.reliability(SCORED), 3), (plots.score_histogram(SCORED, THRESHOLD), 3),
+    ):  # fmt: skip
+        assert all(axes.get_legend() is None for axes in figure.axes)
+        assert [len(legend.get_texts()) for legend in figure.legends] == [entries]
+        figure.draw_without_rendering()
+        top = figure.legends[0].get_window_extent().y1
+        assert all(top <= axes.get_window_extent().y0 for axes in figure.axes)
 
 
 def test_settings_of_matplotlib_are_left_alone() -> None:

@@ -224,6 +224,7 @@ def test_training_is_told_from_start_to_end() -> None:
         "| encoders | training loss | 2.000 | 1.500 | 1.500 | 6 |",
         "| whole | validation loss | 0.600 | 0.800 | 0.550 | 2 |",
         "| whole | validation accuracy | 0.600 | 0.680 | 0.680 | 5 |",
+        "Always giving the more frequent answer has an accuracy of 0.600.",
         "Best validation F1: 0.750 in epoch 1 of stage `whole`; calling everything fake gets 0.750.",
     ):
         assert line in section

@@ -16,6 +16,7 @@ from avff.trainer.report.history import Epoch
 from avff.trainer.report.tables import (
     Sides,
     abstention_table,
+    accuracy_line,
     best_f1_line,
     breakdown,
     confusion_table,
@@ -124,8 +125,8 @@ _HOW_TO_READ = (
     "average precision the share of fakes. The threshold was frozen on genuine validation clips before any "
     "clip of the judging split was scored. With fewer than 100 genuine clips, TPR at 1 % FPR is that "
     "without any false alarm. The calibration error of few clips is overestimated, in resamples more so: "
-    "its interval may lie above it. Container facts alone (size, rates, duration) separate these "
-    "collections to some degree; a model that is no better than that control has learnt little."
+    "its interval may lie above it. The control sees container facts alone (size, rates, duration): a model "
+    "that is no better may have learnt no more than where clips come from."
 )
 
 
@@ -166,6 +167,7 @@ def _training(history: Sequence[Epoch], plots: Collection[str]) -> list[str]:
     return [
         "## Training",
         training_table(history),
+        accuracy_line(history),
         best_f1_line(history),
         *_images(plots, "learning_curves.png", "training_metrics.png", "learning_rate.png"),
     ]
@@ -174,8 +176,8 @@ def _training(history: Sequence[Epoch], plots: Collection[str]) -> list[str]:
 def _validation(run: RunFacts, scored: Scored, clips: int) -> list[str]:
     sections = [
         "## Validation windows",
-        "Held-out people and generators; AUC with a 95 % bootstrap interval. A modality whose interval "
-        "reaches below 0.5 is not offered: windows that have nothing else get no score.",
+        "Of people, footage or generators that were not trained on; AUC with a 95 % bootstrap interval. A "
+        "head whose interval reaches 0.5 is not offered: windows that have nothing else get no score.",
         table(["head", "AUC"], [[k, shown(v)] for k, v in run.validation.items()]),
     ]
     if clips:

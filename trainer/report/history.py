@@ -95,6 +95,14 @@ def best_f1(history: Sequence[Epoch]) -> Epoch | None:
     return max(measured, key=lambda e: e.get("val/f1"), default=None)
 
 
+def majority_prior(epochs: Sequence[Epoch]) -> float:
+    """Return what always giving the more frequent answer gets in validation, NaN when nobody counted."""
+    prior = next(
+        (e.get("val/prior") for e in reversed(epochs) if math.isfinite(e.get("val/prior"))), math.nan
+    )
+    return max(prior, 1 - prior)
+
+
 def _line(epoch: Epoch) -> str:
     # JSON has no NaN: what was not defined is null.
     values = {name: value if math.isfinite(value) else None for name, value in epoch.values.items()}

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from avff.trainer import metrics
 from avff.trainer.evaluate import ClipScore
 from avff.trainer.report.figures import Scored
-from avff.trainer.report.history import Epoch, best_f1, stages_of
+from avff.trainer.report.history import Epoch, best_f1, majority_prior, stages_of
 from avff.trainer.report.style import (
     BLACK,
     BLUE,
@@ -24,6 +24,7 @@ from avff.trainer.report.style import (
     GREEN,
     GREY,
     ORANGE,
+    legend_below,
     panels,
     save,
     styled,
@@ -74,12 +75,17 @@ def draw_all(
 def learning_curves(history: Sequence[Epoch]) -> Figure:
     """Training and validation loss by epoch, a panel for each stage."""
     lines = {"train/loss": ("training", BLUE, "o"), "val/loss": ("validation", ORANGE, "s")}
-    return _by_epoch(history, lines, "loss", "Loss")
+    figure = _by_epoch(history, lines, "loss", "Loss")
+    legend_below(figure)
+    return figure
 
 
 @styled
 def training_metrics(history: Sequence[Epoch]) -> Figure:
-    """Validation AUC, accuracy and F1 by epoch, a panel for each stage; the best F1 is marked."""
+    """Validation AUC, accuracy and F1 by epoch, a panel for each stage; the best F1 is marked.
+
+    The dashed line is the accuracy of always giving the more frequent answer.
+    """
     lines = {
         "val/auc": ("AUC", BLUE, "o"),
         "val/accuracy": ("accuracy", GREEN, "s"),
@@ -89,23 +95,26 @@ def training_metrics(history: Sequence[Epoch]) -> Figure:
     best = best_f1(history)
     for axes in figure.axes:
         axes.set_ylim(0, 1.02)
+        prior = majority_prior([e for e in history if e.stage == axes.get_gid()])
+        if math.isfinite(prior):
+            axes.axhline(prior, ls="--", color=GREY, label=f"accuracy to beat, {prior:.3f}")
         if best is not None and axes.get_gid() == best.stage:
             axes.plot(best.epoch + 1, best.get("val/f1"), "o", ms=15, mfc="none", mec=BLACK, mew=1.6,
                       label="best F1 (chooses nothing)")  # fmt: skip
-            axes.legend(loc="lower right")
+    legend_below(figure)
     return figure
 
 
 @styled
 def learning_rate(history: Sequence[Epoch]) -> Figure:
     """Learning rate by epoch, on a logarithmic axis, a panel for each stage."""
-    figure = _by_epoch(history, {"lr": ("learning rate", BLUE, "o")}, "learning rate", "Learning rate")
+    figure = _by_epoch(
+        history, {"lr": ("learning rate", BLUE, "o")}, "learning rate at the epoch's end", "Learning rate"
+    )
     rates = [e.get("lr") for e in history if math.isfinite(e.get("lr"))]
     for axes in figure.axes:
         if min(rates) > 0:
             axes.set_yscale("log")
-        if (legend := axes.get_legend()) is not None:
-            legend.remove()
     return figure
 
 
@@ -135,7 +144,6 @@ def _by_epoch(
                 axes.plot(numbers, values, marker=marker, ms=5, color=colour, label=label)
         axes.set(title=f"{title}: stage {stage}", xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.legend()
     every[0].set_ylabel(unit)
     return figure
 
@@ -154,7 +162,7 @@ def roc(scored: Scored, threshold: float) -> Figure:
     axes.set(title="ROC, whole clips", xlabel="false-positive rate (genuine called fake), 0…1",
              ylabel="true-positive rate (fakes found), 0…1")  # fmt: skip
     _square(axes)
-    axes.legend(loc="lower right")
+    legend_below(figure)
     return figure
 
 
@@ -178,7 +186,7 @@ def precision_recall(scored: Scored, threshold: float) -> Figure:
     axes.set(title="Precision and recall, whole clips", xlabel="recall (fakes found), 0…1",
              ylabel="precision (called fake and fake), 0…1")  # fmt: skip
     _square(axes)
-    axes.legend(loc="lower left")
+    legend_below(figure)
     return figure
 
 
@@ -203,7 +211,7 @@ def reliability(scored: Scored) -> Figure:
     axes.plot([], [], " ", marker="$n$", color=BLACK, label="clips in the bin")
     axes.set(title="Reliability, whole clips", xlabel="mean probability of fake in the bin, 0…1",
              ylabel="share of fakes in the bin, 0…1", xlim=(0, 1), ylim=(-0.1, 1.1))  # fmt: skip
-    axes.legend(loc="upper left")
+    legend_below(figure)
     return figure
 
 
@@ -221,7 +229,7 @@ def score_histogram(scored: Scored, threshold: float) -> Figure:
     axes.axvline(threshold, color=BLACK, ls="--", label=f"threshold {threshold:.3f}")
     axes.set(title="Scores of whole clips", xlabel="probability of fake, 0…1",
              ylabel="clips, % of their class", xlim=(0, 1))  # fmt: skip
-    axes.legend()
+    legend_below(figure)
     return figure
 
 

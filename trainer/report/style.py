@@ -53,6 +53,21 @@ def panels(count: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, [figure.add_subplot(1, count, k + 1) for k in range(count)]
 
 
+def legend_below(figure: Figure) -> None:
+    """Explain all lines under the panels: inside, some run's curve always lies behind the legend."""
+    entries = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc="outside lower center",
+        ncols=min(3, len(entries)),
+        frameon=False,
+    )
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG.
 

@@ -14,7 +14,7 @@ from avff.trainer.data.splits import group_of
 from avff.trainer.evaluate import ClipScore
 from avff.trainer.metrics import Interval
 from avff.trainer.report.figures import DEFINITIONS, Judgement, Scored
-from avff.trainer.report.history import Epoch, best_f1, stages_of
+from avff.trainer.report.history import Epoch, best_f1, majority_prior, stages_of
 
 NOTHING = "–"
 Sides = Mapping[str, Sequence[Clip]]
@@ -87,8 +87,16 @@ _FOLLOWED: tuple[tuple[str, str, Callable[..., tuple[float, int]]], ...] = (
     ("train/accuracy", "training accuracy", max),
     ("val/accuracy", "validation accuracy", max),
     ("val/f1", "validation F1", max),
-    ("val/auc", "validation AUC", max),
+    ("val/auc", "validation AUC, mean over kinds", max),
 )
+
+
+def accuracy_line(history: Sequence[Epoch]) -> str:
+    """What accuracy and F1 of the training table are of, and the accuracy that knowing nothing gets."""
+    text = "Validation figures are of windows; accuracy and F1 call a window fake from a probability of 0.5 on."
+    if math.isnan(baseline := majority_prior(history)):
+        return text
+    return f"{text} Always giving the more frequent answer has an accuracy of {baseline:.3f}."
 
 
 def best_f1_line(history: Sequence[Epoch]) -> str:
