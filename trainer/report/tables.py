@@ -93,7 +93,7 @@ _FOLLOWED: tuple[tuple[str, str, Callable[..., tuple[float, int]]], ...] = (
 
 def accuracy_line(history: Sequence[Epoch]) -> str:
     """What accuracy and F1 of the training table are of, and the accuracy that knowing nothing gets."""
-    text = "Validation figures are of windows; accuracy and F1 call a window fake from a probability of 0.5 on."
+    text = "Validation figures are of windows; accuracy and F1 call them fake from a probability of 0.5 on."
     if math.isnan(baseline := majority_prior(history)):
         return text
     return f"{text} Always giving the more frequent answer has an accuracy of {baseline:.3f}."
