@@ -3,11 +3,11 @@ PYTHON ?= python3
 USER_ENV = .venv
 DEV_ENV = .venv-dev
 
-.PHONY: help demo test check bench soak clean
+.PHONY: help demo test check bench bench-train soak clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: $(USER_ENV)/.installed ## Install the daemon into .venv and score the demo clip.
 	$(USER_ENV)/bin/python -m avff.engine.faces.assets
@@ -27,6 +27,10 @@ check: $(DEV_ENV)/.installed ## Style, types and import rules.
 bench: $(DEV_ENV)/.installed ## Measure speed and memory on this machine.
 	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
 	$(DEV_ENV)/bin/python tools/bench.py --json bench-results/bench.json
+
+bench-train: $(DEV_ENV)/.installed ## Measure the trainer's data loading, and what GPU memory its steps take.
+	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
+	$(DEV_ENV)/bin/python tools/bench.py train --json bench-results/bench-train.json
 
 soak: $(DEV_ENV)/.installed ## Kill training at random moments; resumed, it must end with the same weights.
 	$(DEV_ENV)/bin/python tools/soak_train.py

@@ -1,6 +1,7 @@
 """Measure the daemon on this machine against its budgets, and print a table and JSON.
 
 python tools/bench.py [--model DIR] [--json FILE]
+python tools/bench.py train ...     training's own figures, see tools/bench_train.py
 
 Every figure comes from this run: the daemon is started as a user starts it, on a
 640x360 clip made from the demo clip.  Exits with 1 when a budget is missed.
@@ -235,5 +236,13 @@ def print_table(rows: list[Row]) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
+def _training(arguments: list[str]) -> int:
+    """Measure training instead.  Imported only when asked for: a user's environment has no torch."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tools.bench_train import main as measure
+
+    return measure(arguments)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(_training(sys.argv[2:]) if sys.argv[1:2] == ["train"] else main())
