@@ -14,7 +14,9 @@ and batch norms that are being trained see their own process's items on a CPU, o
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +55,26 @@ def world() -> World:
     if not (torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()):
         return World()
     return World(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
+
+
+@contextmanager
+def first_speaks() -> Iterator[None]:
+    """Let the first process alone write to ``sys.stderr``: what all of them do is told once.
+
+    Errors are raised in every process, for one may meet what the others do not.  Worker
+    processes write past this.
+    """
+    if world().is_first:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+        yield
+
+
+def say(text: str) -> None:
+    """Tell the user, beside the progress bars; the first process speaks for all."""
+    if world().is_first:
+        sys.stderr.write(f"avff-train: {text}\n")
 
 
 def trainer_settings(place: World) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from avff.trainer.data.splits import (
 )
 from avff.trainer.datasets import scan
 from avff.trainer.datasets.table import read_table
+from avff.trainer.distributed import first_speaks, say
 
 DATA_VARIABLE = "AVFF_DATA"
 
@@ -52,6 +52,7 @@ class RunData:
     judged_as: RunSettings | None = None
 
 
+@first_speaks()
 def load_data(settings: RunSettings) -> RunData:
     """Find the clips, split them, and prepare those that training needs unless that was done before.
 
@@ -71,7 +72,7 @@ def load_data(settings: RunSettings) -> RunData:
         [*split.train, *split.validation], root, settings.output / "cache", workers=max(1, data.workers)
     )
     for uid, reason in done.bad.items():
-        _say(f"left out {uid}: {reason}")
+        say(f"left out {uid}: {reason}")
     usable = Split(
         tuple(done.clips[c.uid] for c in split.train if c.uid in done.clips),
         tuple(done.clips[c.uid] for c in split.validation if c.uid in done.clips),
@@ -88,7 +89,7 @@ def divide(clips: Sequence[Clip], data: DataSettings, seed: int) -> tuple[Split,
     """
     known = labelled(clips)
     if len(known) < len(clips):
-        _say(f"left out {len(clips) - len(known)} clips without a label")
+        say(f"left out {len(clips) - len(known)} clips without a label")
     if data.split == "groups":
         outer = split_groups(known, share=data.judge_share, seed=seed)
         return split_groups(outer.train, share=data.validation_share, seed=seed), outer.validation
@@ -115,7 +116,7 @@ def _apart_from(judges: Sequence[Clip], mine: Sequence[Clip], known: Sequence[Cl
     for clip in mine:
         if groups[clip.uid] in judged:
             judge = judged[groups[clip.uid]]
-            _say(f"left out {clip.uid}: {judge}, which judges, shows the same person or footage")
+            say(f"left out {clip.uid}: {judge}, which judges, shows the same person or footage")
     return [c for c in mine if groups[c.uid] not in judged]
 
 
@@ -132,11 +133,7 @@ def _listed(data: DataSettings, root: Path) -> tuple[list[Clip], Path | None]:
     if data.dataset != "table":
         found = scan(data.dataset, root)
         for warning in found.warnings:
-            _say(warning)
+            say(warning)
         return found.clips, None
     manifest = root / data.manifest
     return (read_table(manifest) if manifest.suffix == ".csv" else read_manifest(manifest)), manifest
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"avff-train: {text}\n")
