@@ -8,16 +8,17 @@ judgement are in no fold.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from avff.engine.errors import SettingsError
 from avff.engine.settings import Override, load_settings
 from avff.trainer.config import RunSettings
+from avff.trainer.cross_fold import keep, read_back
 from avff.trainer.cross_summary import PAGE_FILE, write_summary
 from avff.trainer.data.prepare import prepare
 from avff.trainer.data.splits import Split, SplitError, folds, split_groups
+from avff.trainer.distributed import first_speaks, say
 from avff.trainer.model.registry import export_obstacle
 from avff.trainer.paths import RunPaths
 from avff.trainer.pipeline import carry_out
@@ -56,12 +57,20 @@ def cross_validate(config: Path, overrides: Sequence[Override], k: int, *, dry: 
         _begin(outputs, parts)
     outcomes = []
     for position, data in enumerate(parts, start=1):
-        _say(f"fold {position} of {k}: {len(data.judges)} clips judge")
-        outcomes.append(carry_out(_settings_of(settings, position, k), data, command, dry=dry))
+        say(f"fold {position} of {k}: {len(data.judges)} clips judge")
+        own = _settings_of(settings, position, k)
+        outcome = None if dry else read_back(own, data)
+        if outcome is not None:
+            say(f"fold {position} of {k} was judged before; its scores are read back")
+        else:
+            outcome = carry_out(own, data, command, dry=dry)
+            if outcome is not None:
+                keep(own, data, outcome)
+        outcomes.append(outcome)
     finished = [o for o in outcomes if o is not None]
     if finished:
         write_summary(outputs, settings.name, command, finished)
-        _say(f"cross-validation in {outputs / PAGE_FILE}")
+        say(f"cross-validation in {outputs / PAGE_FILE}")
     return 0
 
 
@@ -89,6 +98,7 @@ def split_folds(data: RunData, k: int, settings: RunSettings) -> list[RunData]:
     ]
 
 
+@first_speaks()
 def _pool(settings: RunSettings) -> RunData:
     """Return all clips that take part, prepared: what trains or validates, with ``groups`` the judges too."""
     data = load_data(settings)
@@ -100,7 +110,7 @@ def _pool(settings: RunSettings) -> RunData:
         cache = settings.output / "cache"
         done = prepare(every, data.root, cache, workers=max(1, settings.data.workers))
         for uid, reason in done.bad.items():
-            _say(f"left out {uid}: {reason}")
+            say(f"left out {uid}: {reason}")
         judges = tuple(done.clips[c.uid] for c in judges if c.uid in done.clips)
         store = done.store
     split = Split(data.split.train, data.split.validation + judges)
@@ -133,7 +143,3 @@ def _begin(outputs: Path, parts: Sequence[RunData]) -> None:
             f"{file}: the clips were dealt to other folds before; give a new --name, "
             "or delete the folds' runs and it to start anew"
         )
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"avff-train: {text}\n")

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import ValidationError
 
 from avff.engine.contract import Calibration, Contract
 from avff.engine.errors import SettingsError
@@ -113,7 +114,7 @@ def carry_out(settings: RunSettings, data: RunData, command: str, *, dry: bool =
     finished, minutes = _fit_timed(settings, data, paths)
     obstacle = export_obstacle(settings.model)
     if obstacle is not None:
-        weights = {"settings": json.dumps(_recipe(settings))}
+        weights = {"settings": json.dumps(recipe_of(settings))}
         net = load_network(settings, paths.checkpoints / finished[FINAL].checkpoint)
         save_durably({**weights, "weights": net.state_dict()}, paths.outputs / "best_model.pth")
         _say(f"{obstacle}; no clip was judged. Weights in {paths.outputs}, figures in {paths.history}")
@@ -144,9 +145,9 @@ def _size(settings: RunSettings) -> str:
 
 def _begin(settings: RunSettings, paths: RunPaths) -> None:
     """Write down the recipe; go on with a run that has begun only by the same one."""
-    recipe = _recipe(settings)
+    recipe = recipe_of(settings)
     try:
-        begun = json.loads(paths.settings.read_text(encoding="utf-8"))
+        begun = _filled_in(json.loads(paths.settings.read_text(encoding="utf-8")))
     except OSError:
         paths.outputs.mkdir(parents=True, exist_ok=True)
         paths.settings.write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
@@ -159,7 +160,15 @@ def _begin(settings: RunSettings, paths: RunPaths) -> None:
         )
 
 
-def _recipe(settings: RunSettings) -> dict[str, Any]:
+def _filled_in(begun: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe with the settings that did not exist when it was written down, at their defaults."""
+    try:
+        return recipe_of(RunSettings.model_validate(begun))
+    except ValidationError:  # of a version whose settings were others
+        return begun
+
+
+def recipe_of(settings: RunSettings) -> dict[str, Any]:
     """Return the settings that make the model; where files lie and how many processes help do not."""
     places: dict[str, Any] = {"output": True, "data": {"root", "prepared", "workers"}, "train": {"threads"}}
     return settings.model_dump(mode="json", exclude=places)
@@ -198,14 +207,16 @@ def _export(
         with_threshold(calibration, round(freeze_threshold(genuine), 4)), contract.provenance,
     )  # fmt: skip
     (paths.model / CONTRACT_FILE).write_text(frozen.to_json(), encoding="utf-8")
-    texts = {"settings": json.dumps(_recipe(settings)), "contract": frozen.to_json()}
+    texts = {"settings": json.dumps(recipe_of(settings)), "contract": frozen.to_json()}
     save_durably({**texts, **provenance, "weights": net.state_dict()}, paths.outputs / "best_model.pth")
     return _Exported(frozen, figures, clips)
 
 
 def _provenance(settings: RunSettings, data: RunData, checkpoint: Path) -> dict[str, str]:
     return {
-        "settings_sha256": hashlib.sha256(json.dumps(_recipe(settings), sort_keys=True).encode()).hexdigest(),
+        "settings_sha256": hashlib.sha256(
+            json.dumps(recipe_of(settings), sort_keys=True).encode()
+        ).hexdigest(),
         **({"manifest_sha256": manifest_sha256(data.manifest)} if data.manifest else {}),
         "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "torch": str(torch.__version__),

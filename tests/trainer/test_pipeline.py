@@ -17,6 +17,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from avff.engine.contract import parse_contract
+from avff.engine.errors import SettingsError
 from avff.engine.model import load_model
 from avff.engine.offline import predictions_of_file
 from avff.engine.predictor import Predictor
@@ -240,3 +241,18 @@ def test_other_settings_are_another_run(
     assert again(run, monkeypatch, **{"train.optim.learning_rate": "0.1"}) == 78
     assert "holds a run with another 'train'; give a new --name" in capsys.readouterr().err
     assert hashes_of(run.paths.checkpoints) == run.hashes
+
+
+def test_run_goes_on_though_settings_have_been_added_since(tmp_path: Path) -> None:
+    """What a recipe of an older version does not say is at its default; what it says otherwise counts."""
+    settings = RunSettings.model_validate({"name": "old", "output": tmp_path, "mix": {"self_blend": 1.0}})
+    paths = RunPaths(tmp_path, "old")
+    pipeline._begin(settings, paths)
+    recipe = json.loads(paths.settings.read_text())
+    del recipe["train"]["sampling"], recipe["train"]["loss"]["focal_gamma"]
+    paths.settings.write_text(json.dumps(recipe))
+    pipeline._begin(settings, paths)
+    recipe["train"]["sampling"] = "natural"
+    paths.settings.write_text(json.dumps(recipe))
+    with pytest.raises(SettingsError, match="another 'train'"):
+        pipeline._begin(settings, paths)
