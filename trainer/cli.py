@@ -12,8 +12,8 @@ _EPILOG = """\
 Any setting of the file can be overridden: --train.epochs 5 --data.root PATH.
 
 exit codes: 0 done, 2 wrong usage, 65 data not fit for training, 69 face models not to be had,
-70 training cannot go on, 74 a checkpoint cannot be written or read, 78 wrong configuration,
-130 and 143 stopped by SIGINT or SIGTERM (run it again to resume)
+70 training cannot go on (the loss is no number, out of memory), 74 a checkpoint cannot be written or read,
+78 wrong configuration, 130 and 143 stopped by SIGINT or SIGTERM (run it again to resume)
 """
 
 

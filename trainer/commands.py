@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 _CODES = {
     "LeakError": 2, "DatasetError": 65, "ManifestError": 65, "MediaError": 65, "ShardError": 65,
     "SplitError": 65, "FileNotFoundError": 66, "AssetError": 69, "BackendError": 70, "OutOfMemoryError": 70,
-    "TrainingError": 70, "CheckpointError": 74, "HistoryError": 74, "OSError": 74, "ContractError": 78,
-    "EnsembleError": 78, "ExportError": 78, "SettingsError": 78,
+    "MemoryError": 70, "TrainingError": 70, "CheckpointError": 74, "HistoryError": 74, "OSError": 74,
+    "ContractError": 78, "EnsembleError": 78, "ExportError": 78, "SettingsError": 78,
 }  # fmt: skip
 """Exit codes by name of the error's class: importing the classes would load torch for ``--help``."""
+
+_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""What torch's RuntimeError says on a CPU, where it has no class of its own for this."""
 
 
 def run_command(name: str, work: Callable[[], int]) -> int:
@@ -43,10 +46,21 @@ def exit_code_of(error: BaseException) -> int | None:
     own = getattr(error, "exit_code", None)
     if own is not None:
         return int(own)
+    if lacks_memory(error):
+        return _CODES["MemoryError"]
     return next((_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _CODES), None)
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the GPU or the machine, did not suffice."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"OutOfMemoryError", "MemoryError"}) or _NO_MEMORY in str(error)
+
+
 def _line_of(error: Exception) -> str:
+    if lacks_memory(error):
+        what = " ".join(str(error).split()) or type(error).__name__
+        return f"out of memory ({what}); make some free and run the same command to go on"
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; mend that and run the same command to go on"

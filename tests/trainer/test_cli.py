@@ -181,6 +181,31 @@ def test_interruption_says_how_to_go_on(
     assert (code, stderr) == (130, "avff-train: interrupted; run the same command to go on\n")
 
 
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("import torch; torch.empty(1 << 55, dtype=torch.uint8)", "DefaultCPUAllocator"),
+        ("import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 30,) * 2); bytearray(1 << 31)", ""),
+    ],
+    ids=["torch", "python"],
+)
+def test_memory_that_runs_out_anywhere_is_one_line(program: str, words: str) -> None:
+    """Outside a training stage as well: exit code 70 and no traceback."""
+    whole = (
+        "import sys\nfrom avff.trainer.commands import run_command\n"
+        f"def work():\n    {program}\n"
+        "sys.exit(run_command('avff-train', work))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", whole], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    assert done.returncode == 70, done.stderr
+    assert done.stderr.startswith("avff-train: out of memory (")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_missing_torch_names_the_extra() -> None:
     """An installation without the trainer's libraries is told how to get them."""
     program = (
