@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from matplotlib import style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -55,13 +56,13 @@ def panels(count: int = 1) -> tuple[Figure, list[Axes]]:
 
 def legend_below(figure: Figure) -> None:
     """Explain all lines under the panels: inside, some run's curve always lies behind the legend."""
-    entries = {}
+    entries: dict[str, Artist] = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
     figure.legend(
-        entries.values(),
-        entries.keys(),
+        list(entries.values()),
+        list(entries),
         loc="outside lower center",
         ncols=min(3, len(entries)),
         frameon=False,
