@@ -106,6 +106,7 @@ def _fields(model: type) -> dict[str, Any]:
     """Return the types by name; those of a dataclass may stand there as text."""
     if issubclass(model, BaseModel):
         return {name: field.annotation for name, field in model.model_fields.items()}
+    assert dataclasses.is_dataclass(model), "_group_in() takes nothing else for a group"
     hints = get_type_hints(model)
     return {field.name: hints[field.name] for field in dataclasses.fields(model)}
 
