@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from avff.trainer.paths import RunPaths
 from avff.trainer.report.history import read_history
 from avff.trainer.run import fit
 from avff.trainer.run_data import RunData
-from tests.support.training import fill_cache, make_clip
+from tests.support.training import fill_cache, make_clip, write_manifest
 
 pytestmark = [
     # Lightning 2.6 uses what torch 2.14 deprecates, and gives advice on worker processes.
@@ -132,6 +134,35 @@ def train_as_two(settings: RunSettings, data: RunData) -> None:
     finally:
         for process in processes:
             process.kill()
+
+
+def test_torchrun_tells_everything_once(tmp_path: Path) -> None:
+    """What both processes do, finding and preparing the clips, only the first one talks about."""
+    clips = [make_clip(f"{name}.mp4", identity=name) for name in "abcde"]
+    clips += [make_clip(f"{g}.mp4", label=1, generator=g, label_video=1) for g in "FG"]
+    judges = [make_clip(f"j{k}.mp4", label=k, generator="J" * k, split="dev") for k in range(2)]
+    write_manifest(tmp_path, [*clips, *judges])
+    fill_cache(tmp_path / "runs" / "cache", [c for c in clips if c.uid != "a.mp4"])
+    places = {"root": tmp_path, "workers": 1, "validation_share": 0.4, "held_out_generators": ["G"]}
+    settings = RunSettings.model_validate(
+        {"name": "tiny", "output": tmp_path / "runs", "data": places, "mix": {"self_blend": 1.0}}
+    )
+    script = tmp_path / "data_of_a_run.py"
+    script.write_text(
+        "import sys\n"
+        "from avff.trainer.config import RunSettings\n"
+        "from avff.trainer.run_data import load_data\n"
+        "load_data(RunSettings.model_validate_json(sys.argv[1]))\n"
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    done = subprocess.run(
+        [*torchrun, str(script), settings.model_dump_json()],
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for told in ("avff-train: left out a.mp4: ", "prepare: 0 clips prepared, 6 were in "):
+        assert done.stderr.count(told) == 1, (told, done.stderr)
 
 
 def state_of(output: Path) -> dict[str, Tensor]:
