@@ -117,13 +117,22 @@ class StopSignal(Callback):
 
     @contextmanager
     def armed(self) -> Iterator[None]:
-        """Catch the signals meanwhile; Lightning leaves handlers alone that are already there."""
+        """Catch the signals meanwhile; Lightning leaves handlers alone that are already there.
+
+        Raises:
+            Stopped: in place of an error that came after a signal: other processes of the run get it
+                too, and what fails because they have ended is the signal's doing.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield  # signals reach the main thread only
             return
         before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
+        except RuntimeError as error:
+            if self._received is None:
+                raise
+            raise Stopped(self._received) from error
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

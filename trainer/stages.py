@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from avff.trainer.config import RunSettings, StoppingSettings
 from avff.trainer.distributed import Dealt, trainer_settings, world
 from avff.trainer.durable import write_durably
 from avff.trainer.ema import Ema
+from avff.trainer.memory import enough_memory
 from avff.trainer.paths import RunPaths
 
 FINAL = "whole"
@@ -71,6 +73,11 @@ class Stage:
     def best_name(self) -> str:
         """File name, without its ending, of the checkpoint that the metric has chosen."""
         return "best_model" if self.name == FINAL else f"{self.name}-best"
+
+    @property
+    def batch_key(self) -> str:
+        """Dotted key of the setting that ``batch`` comes from."""
+        return "train.batch" if self.name == FINAL else f"{self.name}.batch"
 
     @property
     def last_name(self) -> str:
@@ -127,7 +134,7 @@ def run_stage(
         TQDMProgressBar(refresh_rate=4),
     ]
     trainer = _trainer(stage, settings, paths, callbacks)
-    with stop.armed():
+    with enough_memory(stage.name, stage.batch_key, settings), stop.armed():
         trainer.fit(
             stage.module,
             _Lazily(loader(stage.train, settings, stage.batch, last=True, dealt=True)),
@@ -144,17 +151,22 @@ def run_stage(
 
 
 def try_out(stage: Stage, settings: RunSettings) -> None:
-    """Carry one batch of a stage forward, back and through validation, and keep nothing."""
+    """Carry one batch of a stage forward, back and through validation, and keep nothing.
+
+    Raises:
+        TrainingError: the loss is no number, or there is too little memory.
+    """
     trainer = lightning.Trainer(
         **trainer_settings(world()),
         fast_dev_run=1, precision=precision_of(settings.train.precision), deterministic=True,
         gradient_clip_val=settings.train.gradient_clip, callbacks=[FiniteLoss()], enable_progress_bar=False,
     )  # fmt: skip
-    trainer.fit(
-        stage.module,
-        loader(stage.train, settings, stage.batch, last=True, dealt=True),
-        loader(stage.validation, settings, stage.batch, last=False),
-    )
+    with enough_memory(stage.name, stage.batch_key, settings):
+        trainer.fit(
+            stage.module,
+            loader(stage.train, settings, stage.batch, last=True, dealt=True),
+            loader(stage.validation, settings, stage.batch, last=False),
+        )
 
 
 def loader(
@@ -173,7 +185,7 @@ def loader(
     return DataLoader(
         windows, batch_size=batch, sampler=sampler, drop_last=last,  # type: ignore[arg-type]
         num_workers=settings.data.workers,
-        prefetch_factor=4 if settings.data.workers else None, worker_init_fn=_one_thread,
+        prefetch_factor=4 if settings.data.workers else None, worker_init_fn=_start_worker,
     )  # fmt: skip
 
 
@@ -260,6 +272,9 @@ class _Lazily:
         yield from self._batches
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     del worker
     torch.set_num_threads(1)
+    # torchrun sends it to every process there is; the process that trains decides what it means, and a
+    # worker that died of it would end the step with an error.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

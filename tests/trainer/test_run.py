@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from torch import Tensor
 
 from avff.engine.errors import SettingsError
 from avff.trainer.callbacks import Stopped, TrainingError
+from avff.trainer.checkpoints import load_verified
 from avff.trainer.config import RunSettings
 from avff.trainer.data.splits import Split
 from avff.trainer.data.windows import Batch, TrainingWindows
+from avff.trainer.encoder_stage import EncoderStage
 from avff.trainer.module import AvffModule
 from avff.trainer.paths import RunPaths
 from avff.trainer.report.history import read_history
@@ -203,6 +207,61 @@ def test_loss_that_is_no_number_ends_the_run(
     assert fit(settings, data, paths_of(settings))[FINAL].epochs == 3
 
 
+def test_too_little_memory_says_what_to_change_and_keeps_the_epoch_before(
+    data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch is really asked for more than any machine has; with room again the same run goes on."""
+    settings = make_settings(tmp_path, epochs=2)
+    original = AvffModule.training_step
+
+    def greedy(self: AvffModule, batch: Batch, index: int) -> Tensor:
+        if self.current_epoch == 1:
+            torch.empty(1 << 55, dtype=torch.uint8)
+        return original(self, batch, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AvffModule, "training_step", greedy)
+        with pytest.raises(TrainingError, match="out of memory in stage 'whole'") as caught:
+            fit(settings, data, paths_of(settings))
+    said = str(caught.value)
+    assert "36028797018963968 bytes more were asked for" in said
+    for setting in ("train.batch (now 2)", "train.accumulate (now 1)", "train.precision"):
+        assert setting in said
+    assert "\n" not in said
+    kept = load_verified(paths_of(settings).checkpoints / "last.pth")
+    assert kept["epoch"] == 0
+    assert fit(settings, data, paths_of(settings))[FINAL].epochs == 2
+
+
+def test_dry_run_says_which_batch_is_too_large(
+    data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether memory suffices is what a dry run is for; each stage has a batch of its own."""
+
+    def greedy(self: EncoderStage, batch: Batch, index: int) -> Tensor:
+        raise MemoryError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(EncoderStage, "training_step", greedy)
+    with pytest.raises(TrainingError, match=r"in stage 'encoders': lower encoders\.batch \(now 2\)"):
+        dry_run(make_settings(tmp_path / "runs"), data)
+
+
+def test_worker_that_is_killed_is_taken_for_want_of_memory(
+    data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the system does when memory runs out: no traceback, but the setting to lower."""
+
+    def killed(self: TrainingWindows, index: int) -> Batch:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("still alive")
+
+    settings = make_settings(tmp_path, workers=1, change={"encoders": None}, train={"frozen_encoders": False})
+    monkeypatch.setattr(TrainingWindows, "__getitem__", killed)
+    with pytest.raises(TrainingError, match=r"died in stage 'whole'.* lower data\.workers \(now 1\)"):
+        fit(settings, data, paths_of(settings))
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_ends_the_run_after_the_step(
     data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
@@ -224,6 +283,44 @@ def test_signal_ends_the_run_after_the_step(
     assert stopped.value.exit_code == code
     assert signal.getsignal(number) is before
     assert equal(weights(settings, data), weights(make_settings(tmp_path / "other", epochs=2), data))
+
+
+def test_signal_to_every_process_is_as_one_to_the_first(
+    data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchrun does it: the workers outlive it, and the run ends after the step as ever."""
+    settings = make_settings(tmp_path, epochs=2, workers=1)
+    original = AvffModule.training_step
+
+    def training_step(self: AvffModule, batch: Batch, index: int) -> Tensor:
+        if self.current_epoch == 1:
+            # By another process: a worker takes its parent's for its own end.
+            everyone = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+            assert len(everyone) > 1
+            subprocess.run(["kill", "-TERM", *map(str, everyone)], check=True)
+        return original(self, batch, index)
+
+    monkeypatch.setattr(AvffModule, "training_step", training_step)
+    with pytest.raises(Stopped) as stopped:
+        fit(settings, data, paths_of(settings))
+    assert stopped.value.exit_code == 143
+    assert stopped.value.__cause__ is None, "no worker has failed"
+    assert load_verified(paths_of(settings).checkpoints / "last.pth")["epoch"] == 0
+
+
+def test_failure_that_follows_a_signal_is_the_signals(
+    data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another process of the run has ended already, and this one cannot reach it."""
+
+    def training_step(self: AvffModule, batch: Batch, index: int) -> Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("Connection closed by peer")
+
+    settings = make_settings(tmp_path, change={"encoders": None}, train={"frozen_encoders": False})
+    monkeypatch.setattr(AvffModule, "training_step", training_step)
+    with pytest.raises(Stopped):
+        fit(settings, data, paths_of(settings))
 
 
 def test_dry_run_keeps_nothing(data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
