@@ -96,10 +96,10 @@ def test_operators_keep_what_a_gpu_keeps() -> None:
 
 def test_peak_holds_weights_gradients_and_optimiser() -> None:
     """And grows with the batch; recomputing saves the more, the deeper the network."""
-    config = AvffConfig(architecture="avff-b", width=16, heads=2, depth=2)
+    config = AvffConfig(architecture="avff-b", width=16, heads=2, depth=3)
     plain = computed_peak(config, 1, TRAIN, mixed=False)
     weights = sum(4 * p.numel() for p in build(config).parameters())
-    spare = AvffConfig(architecture="avff-b", width=16, heads=2, depth=2, recompute=True)
+    spare = AvffConfig(architecture="avff-b", width=16, heads=2, depth=3, recompute=True)
     assert plain > 4 * weights
     assert computed_peak(config, 2, TRAIN, mixed=False) > 1.5 * plain
     assert computed_peak(spare, 1, TRAIN, mixed=False) < 0.7 * plain
