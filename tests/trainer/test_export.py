@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +19,18 @@ from avff.engine.predictor import Predictor, StreamState
 from avff.engine.spec import SPEC
 from avff.trainer import export
 from avff.trainer.export import OPSET, ExportError, export_model, graphs_of, random_inputs, tensor_specs
-from avff.trainer.model.avff import Avff, StreamingNet
-from avff.trainer.model.registry import answer
+from avff.trainer.model.avff import Architecture, Avff, StreamingNet
+from avff.trainer.model.registry import answer, build
 from tests.support.engine import make_face, make_slice
 from tests.support.training import CALIBRATION, exported, seeded_net
-from tests.trainer.model.networks import BASELINES, random_batch, small_net, small_streaming_net
+from tests.trainer.model.networks import (
+    ALL,
+    BASELINES,
+    random_batch,
+    small_config,
+    small_net,
+    small_streaming_net,
+)
 
 
 class Baseline(NamedTuple):
@@ -170,6 +178,28 @@ def test_other_architectures_are_the_same_graphs(baseline: Baseline, graph: str)
     spread = assert_same_numbers(baseline.net, baseline.directory, graph, 3)
     for name in {"clip", "frames", "tokens"} & set(spread):
         assert (spread[name] > 0.001) != (graph in absent.get(baseline.net.config.architecture, ())), name
+
+
+@pytest.mark.parametrize("architecture", [a for a in ALL if a != "avff-b"])
+def test_log_sum_exp_is_exported_as_torch_computes_it(architecture: Architecture, tmp_path: Path) -> None:
+    """To 1e-4, with evidence missing here and there, and with none at all; the engine takes the model."""
+    config = replace(small_config(architecture), pooling="lse", pooling_temperature=0.5)
+    net = build(config)
+    assert isinstance(net, StreamingNet)
+    net.load_state_dict(small_streaming_net(architecture).state_dict())
+    export_model(net, tmp_path, name="lse", calibration=CALIBRATION, provenance={})
+    model = load_model(tmp_path, threads=1)
+    inputs = random_inputs("fusion", config.width, 4)
+    inputs |= {name: np.round(inputs[name]) for name in ("video_ok", "audio_ok")}
+    inputs["video_ok"][1:3], inputs["audio_ok"][2:] = 0, 0
+    found = model.infer("fusion", inputs)["clip"]
+    model.close()
+    tensors = [torch.from_numpy(a) for a in inputs.values()]
+    with torch.no_grad():
+        expected = net.fusion(*tensors).clip.numpy()
+        by_mean = small_streaming_net(architecture).fusion(*tensors).clip.numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert np.abs(found - by_mean).max() > 0.01
 
 
 def test_other_architectures_run_in_the_engine(baseline: Baseline) -> None:

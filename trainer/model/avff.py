@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from avff.engine.spec import SPEC
 from avff.trainer.model.encoders import AudioEncoder, LandmarkEncoder, VideoEncoder
 from avff.trainer.model.fusion import Fusion, FusionGraph, FusionOut
+from avff.trainer.model.pooling import FramePool, Pooling
 
 Architecture = Literal["avff-s", "avff-b", "late-fusion", "audio-only", "video-only"]
 _SMALL, _BASE = (128, 4, 2), (768, 12, 12)
@@ -31,9 +33,14 @@ class AvffConfig:
         architecture: see ``docs/training.md``.
         recompute: avff-b only: forget what is inside a block and compute it again on the way
             back (gradient checkpointing).  A step takes a third longer and far less memory.
+        pooling: how what every picture answers becomes the window's answer, see
+            :mod:`avff.trainer.model.pooling`: ``mean``, or ``lse`` for the log-sum-exp.
+        pooling_temperature: of ``lse``: towards 0 the most suspicious picture alone counts,
+            far above the logits' spread it is the mean.
 
     Raises:
-        ValueError: heads do not divide the width, or ``recompute`` with another architecture.
+        ValueError: heads do not divide the width, ``recompute`` with another architecture, or a
+            temperature that is not above 0 or has nothing to act on.
     """
 
     width: int = 0
@@ -42,6 +49,8 @@ class AvffConfig:
     dropout: float = 0.2
     architecture: Architecture = "avff-s"
     recompute: bool = False
+    pooling: Pooling = "mean"
+    pooling_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         own = _BASE if self.architecture == "avff-b" else _SMALL
@@ -52,6 +61,14 @@ class AvffConfig:
             raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
         if self.recompute and self.architecture != "avff-b":
             raise ValueError(f"recompute is for avff-b; {self.architecture} is small enough without")
+        if not 0 < self.pooling_temperature < math.inf:
+            raise ValueError(f"pooling_temperature must be above 0, not {self.pooling_temperature:g}")
+        if self.pooling == "mean" and self.pooling_temperature != 1:
+            raise ValueError("pooling_temperature is of pooling lse; a mean has none")
+
+    def frame_pool(self) -> FramePool:
+        """Return the module that pools what every picture answers."""
+        return FramePool(self.pooling, self.pooling_temperature)
 
 
 class StreamingNet(nn.Module):
@@ -112,5 +129,8 @@ class Avff(StreamingNet):
             video=VideoEncoder(config.width),
             audio=AudioEncoder(config.width),
             landmarks=LandmarkEncoder(config.width),
-            fusion=Fusion(width=config.width, heads=config.heads, depth=config.depth, dropout=config.dropout),
-        )
+            fusion=Fusion(
+                width=config.width, heads=config.heads, depth=config.depth, dropout=config.dropout,
+                pooling=config.frame_pool(),
+            ),
+        )  # fmt: skip

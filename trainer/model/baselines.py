@@ -20,13 +20,13 @@ from avff.trainer.model.fusion import (
     FusionOut,
     TemporalMix,
     TokenHeads,
-    masked_mean,
     mlp_head,
     pool,
     transformer,
     without_cross,
 )
 from avff.trainer.model.layers import Absent
+from avff.trainer.model.pooling import FramePool, masked_mean
 
 _T = SPEC.window_frames
 Modality = Literal["video", "audio"]
@@ -41,10 +41,12 @@ class LateFusion(FusionGraph):
     Args:
         width: token width D.
         dropout: in the head.
+        pooling: of what every picture answers.
     """
 
-    def __init__(self, *, width: int, dropout: float) -> None:
+    def __init__(self, *, width: int, dropout: float, pooling: FramePool) -> None:
         super().__init__()
+        self.pooling = pooling
         self.tokens = TokenHeads(width)
         self.frame_any = nn.Linear(3 * width, 1)
         self.any = mlp_head(3 * width, dropout)
@@ -57,10 +59,11 @@ class LateFusion(FusionGraph):
         seen, heard = video_ok.unsqueeze(-1), audio_ok.unsqueeze(-1)
         picture, sound = self.tokens.video(video), self.tokens.audio(audio)  # [N, 64, 1]
         side_by_side = torch.cat([video * seen, landmarks * seen, audio * heard], dim=-1)  # [N, 64, 3 D]
-        frames = torch.cat([self.frame_any(side_by_side), picture, sound], dim=-1)
+        frame_any = self.frame_any(side_by_side)
+        frames = torch.cat([frame_any, picture, sound], dim=-1)
         means = [masked_mean(video, seen), masked_mean(landmarks, seen), masked_mean(audio, heard)]
-        any_logit = self.any(torch.cat(means, dim=-1))
-        parts = [masked_mean(picture, seen), masked_mean(sound, heard)]
+        any_logit = self.pooling.with_frames(self.any(torch.cat(means, dim=-1)), frame_any, seen, heard)
+        parts = [self.pooling(picture, seen), self.pooling(sound, heard)]
         clip = torch.cat([any_logit, *parts, torch.zeros_like(any_logit)], dim=-1)
         return without_cross(clip, frames, self.width)
 
@@ -70,12 +73,14 @@ class SingleFusion(FusionGraph):
 
     Args:
         modality: the one it looks at; ``video`` includes the landmarks.
-        width, heads, depth, dropout: as of :class:`avff.trainer.model.fusion.Fusion`.
+        width, heads, depth, dropout, pooling: as of :class:`avff.trainer.model.fusion.Fusion`.
     """
 
-    def __init__(self, modality: Modality, *, width: int, heads: int, depth: int, dropout: float) -> None:
+    def __init__(
+        self, modality: Modality, *, width: int, heads: int, depth: int, dropout: float, pooling: FramePool
+    ) -> None:
         super().__init__()
-        self.modality, self.width = modality, width
+        self.modality, self.width, self.pooling = modality, width, pooling
         sees = modality == "video"
         self.tokens = TokenHeads(width, sees=sees, hears=not sees)
         self.lift = nn.Linear((2 if sees else 1) * width, width)
@@ -98,11 +103,12 @@ class SingleFusion(FusionGraph):
         x = self.mix(self.lift(own) * there + self.missing * (1 - there)) + self.position  # [N, 64, D]
         for block in self.blocks:
             x = block(x)
-        any_logit = self.any(pool(x))
-        # The mean of an absent head's zeros is zero, whichever modality's mask it is taken with.
-        parts = [masked_mean(picture, there), masked_mean(sound, there)]
+        frame_any = self.frame_any(x)
+        any_logit = self.pooling.with_frames(self.any(pool(x)), frame_any, there, there)
+        # An absent head's zeros are pooled to zero, whichever modality's mask it is done with.
+        parts = [self.pooling(picture, there), self.pooling(sound, there)]
         clip = torch.cat([any_logit, *parts, torch.zeros_like(any_logit)], dim=-1)
-        return without_cross(clip, torch.cat([self.frame_any(x), picture, sound], dim=-1), self.width)
+        return without_cross(clip, torch.cat([frame_any, picture, sound], dim=-1), self.width)
 
 
 def late_fusion(config: AvffConfig) -> StreamingNet:
@@ -110,7 +116,7 @@ def late_fusion(config: AvffConfig) -> StreamingNet:
     width = config.width
     return StreamingNet(
         config, video=VideoEncoder(width), audio=AudioEncoder(width), landmarks=LandmarkEncoder(width),
-        fusion=LateFusion(width=width, dropout=config.dropout),
+        fusion=LateFusion(width=width, dropout=config.dropout, pooling=config.frame_pool()),
     )  # fmt: skip
 
 
@@ -123,9 +129,10 @@ def single_modality(config: AvffConfig, modality: Modality) -> StreamingNet:
         audio=_no_encoder(width) if sees else AudioEncoder(width),
         landmarks=LandmarkEncoder(width) if sees else _no_encoder(width),
         fusion=SingleFusion(
-            modality, width=width, heads=config.heads, depth=config.depth, dropout=config.dropout
+            modality, width=width, heads=config.heads, depth=config.depth, dropout=config.dropout,
+            pooling=config.frame_pool(),
         ),
-    )
+    )  # fmt: skip
 
 
 def _no_encoder(width: int) -> nn.Sequential:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from avff.engine.spec import SPEC
 from avff.trainer.model.layers import Absent, Block
+from avff.trainer.model.pooling import FramePool
 
 _S, _F, _T = SPEC.window_slices, SPEC.slice_frames, SPEC.window_frames
 MAX_SHIFT = 15
@@ -123,10 +124,12 @@ class Fusion(FusionGraph):
         heads: attention heads.
         depth: transformer blocks per modality.
         dropout: in blocks and heads.
+        pooling: of what every picture answers.
     """
 
-    def __init__(self, *, width: int, heads: int, depth: int, dropout: float) -> None:
+    def __init__(self, *, width: int, heads: int, depth: int, dropout: float, pooling: FramePool) -> None:
         super().__init__()
+        self.pooling = pooling
         self.tokens = TokenHeads(width)
         self.see = nn.Linear(2 * width, width)
         self.hear = nn.Linear(width, width)
@@ -171,9 +174,11 @@ class Fusion(FusionGraph):
         f_v = self.join_v(torch.cat([v, from_a, v - from_a], dim=-1))
         f_a = self.join_a(torch.cat([a, from_v, a - from_v], dim=-1))
         g_v, g_a = self.cross_v(f_v, f_a), self.cross_a(f_a, f_v)  # [N, 64, D]
-        frames = torch.cat([self.frame_any(torch.cat([g_v, g_a], dim=-1)), picture, sound], dim=-1)
+        frame_any = self.frame_any(torch.cat([g_v, g_a], dim=-1))  # [N, 64, 1]
+        frames = torch.cat([frame_any, picture, sound], dim=-1)
         any_logit, desync = self.heads(g_v, g_a, curve)
-        clip = torch.cat([any_logit, masked_mean(picture, seen), masked_mean(sound, heard), desync], dim=-1)
+        any_logit = self.pooling.with_frames(any_logit, frame_any, seen, heard)
+        clip = torch.cat([any_logit, self.pooling(picture, seen), self.pooling(sound, heard), desync], dim=-1)
         return FusionOut(clip, frames, curve, sync_v, sync_a, ((from_a, v), (from_v, a)))
 
 
@@ -201,11 +206,6 @@ def mlp_head(inputs: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
         nn.Dropout(dropout), nn.Linear(inputs, 64), nn.GELU(approximate="tanh"), nn.Linear(64, 1)
     )
-
-
-def masked_mean(x: Tensor, there: Tensor) -> Tensor:
-    """Mean over the steps that are there (``[N, L, 1]``): ``[N, L, C]`` to ``[N, C]``, 0 when none is."""
-    return (x * there).sum(dim=1) / there.sum(dim=1).clamp(min=1.0)
 
 
 def pool(x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from avff.engine.spec import SPEC
 from avff.trainer.model.avff import AvffConfig
-from avff.trainer.model.fusion import CrossPredictor, FusionOut, TokenHeads, masked_mean, without_cross
+from avff.trainer.model.fusion import CrossPredictor, FusionOut, TokenHeads, without_cross
 from avff.trainer.model.layers import Block
 
 _S, _F = SPEC.window_slices, SPEC.slice_frames
@@ -138,6 +138,7 @@ class AvffB(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
+        self.pooling = config.frame_pool()
         self.tubes, self.patches = PictureTubes(width), SoundPatches(width)
         self.unseen = nn.Parameter(torch.zeros(width))
         self.unheard = nn.Parameter(torch.zeros(width))
@@ -174,8 +175,11 @@ class AvffB(nn.Module):
         picture = self.tokens.video(_slice_means(v))  # [N, S, 1]
         voice = self.tokens.audio(_slice_means(a))
         any_logit, desync = self.joint(both.mean(dim=1)).split(1, dim=-1)
-        clip = torch.cat([any_logit, masked_mean(picture, seen), masked_mean(voice, heard), desync], dim=-1)
-        frames = torch.cat([self.slice_any(both), picture, voice], dim=-1)  # [N, S, 3]
+        slice_any = self.slice_any(both)
+        any_logit = self.pooling.with_frames(any_logit, slice_any, seen, heard)
+        parts = [self.pooling(picture, seen), self.pooling(voice, heard)]
+        clip = torch.cat([any_logit, *parts, desync], dim=-1)
+        frames = torch.cat([slice_any, picture, voice], dim=-1)  # [N, S, 3]
         out = without_cross(clip, frames.repeat_interleave(_F, dim=1), self.config.width)
         return replace(out, predicted=((from_a, v), (from_v, a)))
 

@@ -161,6 +161,9 @@ def test_default_is_the_streaming_network() -> None:
         ("{architecture: avff-x}", "'avff-s'"),
         ("{width: 100, heads: 3}", "heads (3) must divide width (100)"),
         ("{recompute: true}", "recompute is for avff-b"),
+        ("{pooling: max}", "'mean' or 'lse'"),
+        ("{pooling: lse, pooling_temperature: 0}", "pooling_temperature must be above 0, not 0"),
+        ("{pooling_temperature: 2}", "a mean has none"),
     ],
 )
 def test_wrong_settings_are_refused_in_one_line(tmp_path: Path, setting: str, told: str) -> None:
