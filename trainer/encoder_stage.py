@@ -47,7 +47,7 @@ class EncoderStage(lightning.LightningModule):
         # The landmarks' head only teaches their encoder; the fusion graph has no use for it.
         self.landmark_head = nn.Linear(net.config.width, 1)
         self._settings, self._train, self._total_steps = settings, train, total_steps
-        self._answers: list[tuple[dict[str, Tensor], Tensor]] = []
+        self._answers: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return logits ``[N, pictures]`` by encoder."""
@@ -63,54 +63,45 @@ class EncoderStage(lightning.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Return the loss of one batch: per picture, and of the slice's mean."""
         del index
-        total = torch.zeros((), device=self.device)
-        for name, logits in self(batch).items():
-            labels = batch.frame_labels[..., _LABEL[name]]
-            smoothing = self._train.loss.label_smoothing
-            # The slice is one question too: its mean answers with less noise.
-            loss = masked_bce(logits.float(), labels, smoothing) + masked_bce(
-                logits.float().mean(1), labels.mean(1), smoothing
-            )
-            self.log(
-                f"encoders/{name}",
-                loss.detach(),
-                on_step=False,
-                on_epoch=True,
-                sync_dist=True,
-                batch_size=len(labels),
-            )
-            total = total + loss
-        self.log(
-            "train/loss",
-            total.detach(),
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(batch.labels),
-        )
-        self.log("loss", total.detach(), prog_bar=True, logger=False)
-        return total
-
-    def _note(self, name: str, loss: Tensor, items: int) -> None:
-        self.log(name, loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=items)
+        terms = self._terms(self(batch), batch.frame_labels)
+        named = {f"train/{name}": term.detach() for name, term in terms.items()}
+        self.log_dict(named, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.labels))
+        self.log("loss", terms["loss"].detach(), prog_bar=True, logger=False)
+        return terms["loss"]
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collect the answers."""
         del index
-        self._answers.append(({n: x.float().mean(1) for n, x in self(batch).items()}, batch.group))
+        self._answers.append((self(batch), batch.frame_labels, batch.group))
 
     def on_validation_epoch_end(self) -> None:
-        """Log each encoder's AUC against genuine slices, by kind where the picture differs."""
-        group = torch.cat([g for _, g in self._answers])
-        logits = {n: torch.cat([a[n] for a, _ in self._answers]) for n in _LABEL}
+        """Log losses, and each encoder's AUC against genuine slices, by kind where the picture differs."""
+        answers, labels, groups = zip(*self._answers, strict=True)
         self._answers.clear()
+        logits = {name: torch.cat([a[name] for a in answers]) for name in _LABEL}
+        # Over all slices at once: a batch may hold none whose label is known.
+        terms = self._terms(logits, torch.cat(labels))
+        self.log_dict({f"val/{name}": term for name, term in terms.items()})
+        scores, group = {name: x.float().mean(1) for name, x in logits.items()}, torch.cat(groups)
         for at, kind in enumerate(GROUPS[1:], start=1):
             chosen = (group == 0) | (group == at)
             for name in ("video", "landmarks"):
-                self.log(f"encoders/{name}/{kind}", auc_of(logits[name][chosen], group[chosen] == at))
+                self.log(f"auc/{name}/{kind}", auc_of(scores[name][chosen], group[chosen] == at))
         # The sound of generated clips may be genuine: it is judged on vocoded slices only.
         chosen = group != GROUPS.index("generated")
-        self.log(f"encoders/audio/{SOUND_KIND}", auc_of(logits["audio"][chosen], group[chosen] > 0))
+        self.log(f"auc/audio/{SOUND_KIND}", auc_of(scores["audio"][chosen], group[chosen] > 0))
+
+    def _terms(self, logits: dict[str, Tensor], frame_labels: Tensor) -> dict[str, Tensor]:
+        """Return the loss of each encoder, and their sum under ``loss``."""
+        smoothing = self._train.loss.label_smoothing
+        terms = {}
+        for name, each in logits.items():
+            labels = frame_labels[..., _LABEL[name]]
+            # The slice is one question too: its mean answers with less noise.
+            terms[name] = masked_bce(each.float(), labels, smoothing) + masked_bce(
+                each.float().mean(1), labels.mean(1), smoothing
+            )
+        return {**terms, "loss": torch.stack(list(terms.values())).sum()}
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser with its schedule."""

@@ -146,8 +146,10 @@ class PretrainStage(lightning.LightningModule):
         """
         del index
         terms = self.terms(self(batch), batch)
-        size = len(batch.see)
-        self.log_dict({f"pretrain/{k}": v.detach() for k, v in terms.items()}, batch_size=size)
+        self.log_dict(
+            {f"train/{k}": v.detach() for k, v in terms.items()},
+            on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.see),
+        )  # fmt: skip
         self.log("loss", terms["loss"].detach(), prog_bar=True, logger=False)
         return terms["loss"]
 
@@ -157,9 +159,8 @@ class PretrainStage(lightning.LightningModule):
         rebuilt = self(batch)
         figures = self.terms(rebuilt, batch)
         figures["in_step"] = ((peak_shift(rebuilt.sync) - batch.late).abs() <= 1).float().mean()
-        self.log_dict(
-            {f"pretrain/val/{k}": v for k, v in figures.items()}, batch_size=len(batch.see), sync_dist=True
-        )
+        named = {f"val/{k}": v for k, v in figures.items()}
+        self.log_dict(named, batch_size=len(batch.see), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """The optimiser of the settings, on what this stage trains."""

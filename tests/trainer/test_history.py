@@ -42,6 +42,21 @@ def test_lines_are_flat_json(path: Path) -> None:
     assert json.loads(path.read_text()) == {"stage": "whole", "epoch": 3, "val/loss": 0.5, "lr": 1e-4}
 
 
+def test_names_of_earlier_versions_are_read_as_todays(path: Path) -> None:
+    """Losses of the first two stages had names the report did not look for; AUC shared theirs."""
+    old = {
+        "pretrain/loss": 3.0,
+        "pretrain/val/loss": 4.0,
+        "encoders/video": 1.0,
+        "encoders/video/lip_swap": 0.6,
+    }
+    path.write_text(json.dumps({"stage": "pretrain", "epoch": 0, **old, "auc/desync": 0.5}) + "\n")
+    (epoch,) = read_history(path)
+    assert epoch.values == {
+        "train/loss": 3.0, "val/loss": 4.0, "train/video": 1.0, "auc/video/lip_swap": 0.6, "auc/desync": 0.5,
+    }  # fmt: skip
+
+
 def test_figure_that_is_not_defined_is_null(path: Path) -> None:
     """NaN and infinity are no JSON; they are read as NaN, and so is what was never measured."""
     append_epoch(path, Epoch("whole", 0, {"val/auc": math.nan, "train/loss": math.inf}))

@@ -10,8 +10,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from avff.trainer.config import EncoderSettings, TrainSettings
+from avff.trainer.data.slices import PICTURE_KINDS
 from avff.trainer.data.windows import Batch
 from avff.trainer.encoder_stage import EncoderStage
+from avff.trainer.losses import masked_bce
 from avff.trainer.model.avff import Avff
 from avff.trainer.model.fusion import Fusion
 from avff.trainer.module import AvffModule, at_even_odds, group_aucs
@@ -131,6 +133,43 @@ def test_focal_gamma_of_the_settings_is_that_of_the_loss(gamma: float) -> None:
     right = torch.sigmoid((2 * batch.frame_labels - 1) * out.frames)
     wanted = (-((1 - right) ** gamma) * right.log()).mean()
     torch.testing.assert_close(made._terms(out, batch)["frames"], wanted, rtol=1e-5, atol=0)
+
+
+def test_encoder_stage_validates_on_all_slices_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses as in training, over every known label; AUC by kind under names of their own."""
+    torch.manual_seed(0)
+    stage = EncoderStage(Avff(SMALL), EncoderSettings(), TrainSettings(), 10).eval()
+    logged: dict[str, float] = {}
+    monkeypatch.setattr(stage, "log", lambda name, value, **_: logged.update({name: float(value)}))
+    monkeypatch.setattr(
+        stage, "log_dict", lambda named, **_: logged.update({n: float(v) for n, v in named.items()})
+    )
+    batches = [slices_of(group, seed) for seed, group in enumerate([0, 1, 2, 3])]
+    with torch.no_grad():
+        for number, batch in enumerate(batches):
+            stage.validation_step(batch, number)
+        stage.on_validation_epoch_end()
+        everything = Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+        logits = stage(everything)["audio"]
+    labels, smoothing = everything.frame_labels[..., 2], TrainSettings().loss.label_smoothing
+    wanted = masked_bce(logits, labels, smoothing) + masked_bce(logits.mean(1), labels.mean(1), smoothing)
+    assert logged["val/audio"] == pytest.approx(float(wanted), rel=1e-5)
+    parts = [logged[f"val/{name}"] for name in ("video", "landmarks", "audio")]
+    assert logged["val/loss"] == pytest.approx(sum(parts), rel=1e-5)
+    auc = {f"auc/{name}/{kind}" for name in ("video", "landmarks") for kind in PICTURE_KINDS}
+    assert {n for n in logged if n.startswith("auc/")} == {*auc, "auc/audio/vocoder"}
+    logged.clear()
+    stage.training_step(batches[0], 0)
+    assert set(logged) == {"train/video", "train/landmarks", "train/audio", "train/loss", "loss"}
+
+
+def slices_of(group: int, seed: int) -> Batch:
+    """Two slices of a kind; what is heard of a generated clip (kind 1) nobody has labelled."""
+    video, audio, landmarks, *_ = (x[:, :1] for x in random_windows(2, seed))
+    frames = torch.full((2, 8, 3), float(group > 0))
+    frames[..., 2] = math.nan if group == 1 else frames[..., 2]
+    there = torch.ones(2, 8)
+    return Batch(video, audio, landmarks, there, there, torch.zeros(2, 4), frames, torch.full((2,), group))
 
 
 def test_encoder_stage_answers_picture_by_picture() -> None:

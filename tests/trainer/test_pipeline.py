@@ -175,8 +175,10 @@ def test_tensorboard_follows_both_stages(run: Run) -> None:
     """Losses and AUC by kind are there to look at."""
     logs = b"".join(p.read_bytes() for p in run.paths.tensorboard.rglob("events.out.tfevents*"))
     for tag in (
-        b"encoders/video/lip_swap",
-        b"encoders/audio/vocoder",
+        b"train/landmarks",
+        b"val/landmarks",
+        b"auc/video/lip_swap",
+        b"auc/audio/vocoder",
         b"val/clip",
         b"val/auc",
         b"auc/desync",

@@ -25,7 +25,7 @@ from avff.trainer.model.avff import Avff
 from avff.trainer.model.decoders import face_targets, sound_targets
 from avff.trainer.model.fusion import MAX_SHIFT
 from avff.trainer.optim import OptimSettings
-from avff.trainer.pretrain import PretrainSettings, PretrainStage, peak_shift
+from avff.trainer.pretrain import PretrainSettings, PretrainStage, Rebuilt, peak_shift
 from tests.support.training import SMALL, fill_cache, make_clip, random_windows, seeded_net
 
 NAN = float("nan")
@@ -340,15 +340,30 @@ def test_synchrony_is_judged_by_the_true_shift(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(stage, "forward", lambda _: rebuilt)
     monkeypatch.setattr(stage, "log_dict", lambda figures, **_: logged.update(figures))
     stage.validation_step(batch, 0)
-    assert float(logged["pretrain/val/in_step"]) == 0.5
+    assert float(logged["val/in_step"]) == 0.5
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
-def test_the_second_stage_goes_on_from_the_network(store: ShardStore) -> None:
-    """Lightning's run leaves a network that the second stage loads by its names, its heads untouched."""
+def test_the_second_stage_goes_on_from_the_network(
+    store: ShardStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning's run leaves a network that the second stage loads by its names, its heads untouched.
+
+    Its figures are those of a whole epoch, under the names that the report knows.
+    """
     stage = make_stage().train()
     before = {name: value.clone() for name, value in stage.net.state_dict().items()}
+    losses: list[float] = []
+    terms_of = stage.terms
+
+    def recorded(rebuilt: Rebuilt, batch: Masked) -> dict[str, Tensor]:
+        terms = terms_of(rebuilt, batch)
+        if stage.training:
+            losses.append(float(terms["loss"].detach()))
+        return terms
+
+    monkeypatch.setattr(stage, "terms", recorded)
     trainer = lightning.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
@@ -356,10 +371,13 @@ def test_the_second_stage_goes_on_from_the_network(store: ShardStore) -> None:
     loader = DataLoader(windows(store, size=4), batch_size=2)
     trainer.fit(stage, loader, DataLoader(windows(store, size=2, seed=1), batch_size=2))
     figures = {
-        k.removeprefix("pretrain/val/"): float(v) for k, v in trainer.callback_metrics.items() if "/val/" in k
+        k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")
     }
     assert set(figures) == {"faces", "sound", "sync", "contrast", "loss", "in_step"}
     assert all(np.isfinite(v) for v in figures.values())
+    assert len(losses) == 2
+    assert losses[0] != losses[1]
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
     second = Avff(SMALL)
     second.load_state_dict(stage.net.state_dict())
     moved = {n for n, value in second.state_dict().items() if not torch.equal(value, before[n])}

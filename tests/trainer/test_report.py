@@ -27,6 +27,7 @@ from avff.trainer.data.splits import group_of
 from avff.trainer.evaluate import ClipScore, save_scores
 from avff.trainer.metrics import Interval
 from avff.trainer.report import Evidence, RunFacts, metadata_control, render, write_report
+from avff.trainer.report.history import Epoch
 from tests.support.training import make_clip
 from tests.trainer.scored_clips import CONTRACT, THRESHOLD, make_history, make_score, make_scores
 
@@ -229,6 +230,19 @@ def test_training_is_told_from_start_to_end() -> None:
     ):
         assert line in section
     assert "encoders | validation F1" not in section
+
+
+def test_every_stage_is_told_from_start_to_end() -> None:
+    """The self-supervised stage has losses of both sides, and how often synchrony was found."""
+    figures = {"train/loss": (3.0, 2.0), "val/loss": (3.1, 2.2), "val/in_step": (0.1, 0.4)}
+    history = [Epoch("pretrain", n, {name: v[n] for name, v in figures.items()}) for n in range(2)]
+    text = render(RUN, CONTRACT, make_scores(), "dev", Evidence(history=history))
+    for line in (
+        "| pretrain | training loss | 3.000 | 2.000 | 2.000 | 2 |",
+        "| pretrain | validation loss | 3.100 | 2.200 | 2.200 | 2 |",
+        "| pretrain | validation windows whose synchrony is found | 0.100 | 0.400 | 0.400 | 2 |",
+    ):
+        assert line in text
 
 
 def test_validation_clips_are_told_beside_the_judges() -> None:

@@ -1,9 +1,10 @@
 """``history.jsonl``: what each epoch of a run has measured, a JSON line per stage and epoch.
 
 The stage that trains appends; the report reads.  Keys besides ``stage`` and ``epoch`` are
-figures by name: ``train/loss``, ``val/loss``, ``val/auc``, ``val/accuracy``, ``val/f1``,
-``val/prior`` (share of fakes among what is validated, the level the last two are read
-against), ``lr``, and whatever else a stage measures.
+figures by name, the same in every stage: ``train/loss`` and ``val/loss`` with the terms they are
+made of beside them, ``val/auc``, ``val/accuracy``, ``val/f1``, ``val/prior`` (share of fakes among
+what is validated, the level the last two are read against), ``auc/<kind>``, ``lr``, and whatever
+else a stage measures.
 """
 
 from __future__ import annotations
@@ -115,4 +116,14 @@ def _epoch(row: Any) -> Epoch:
     stage, epoch = row.pop("stage"), row.pop("epoch")
     if not isinstance(stage, str) or not isinstance(epoch, int):
         raise ValueError(f"stage {stage!r}, epoch {epoch!r}")
-    return Epoch(stage, epoch, {n: math.nan if v is None else float(v) for n, v in row.items()})
+    return Epoch(stage, epoch, {_name(n): math.nan if v is None else float(v) for n, v in row.items()})
+
+
+def _name(written: str) -> str:
+    """Return a figure's name; in earlier versions the first two stages had names of their own."""
+    stage, _, rest = written.partition("/")
+    if stage == "pretrain":
+        return rest if rest.startswith("val/") else f"train/{rest}"
+    if stage == "encoders":
+        return f"auc/{rest}" if "/" in rest else f"train/{rest}"
+    return written

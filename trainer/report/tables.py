@@ -88,6 +88,7 @@ _FOLLOWED: tuple[tuple[str, str, Callable[..., tuple[float, int]]], ...] = (
     ("val/accuracy", "validation accuracy", max),
     ("val/f1", "validation F1", max),
     ("val/auc", "validation AUC, mean over kinds", max),
+    ("val/in_step", "validation windows whose synchrony is found", max),
 )
 
 
