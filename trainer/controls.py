@@ -5,7 +5,8 @@
   validation knows something of training, or that the figure is computed wrongly.
 - What is known of a clip without looking at a face or listening to a word: a figure above chance
   says how much of any other the clips' origin may have given away.
-- Copies of one clip on both sides, which no list of people or footage tells of.
+- Copies of one clip on two sides (see :mod:`avff.trainer.copies`), which no list of people or footage
+  tells of.
 
 The first two train runs of their own, which go on when they are stopped.  Their figure is the one
 after the last epoch: choosing an epoch by it would flatter it.
@@ -27,7 +28,7 @@ from avff.engine.media import Float32
 from avff.engine.settings import Override, load_settings
 from avff.engine.spec import SPEC
 from avff.trainer.config import RunSettings
-from avff.trainer.data.duplicates import near_duplicates, signature
+from avff.trainer.copies import copies_page, near_copies, with_judges
 from avff.trainer.data.manifest import Clip
 from avff.trainer.data.shards import ShardStore
 from avff.trainer.data.splits import Split, SplitError, group_of, split_clips
@@ -42,7 +43,6 @@ from avff.trainer.stages import FINAL
 SILENCE_DBFS = -50.0
 """A block of 10 ms below this level counts as silence."""
 _BLOCK = SPEC.rate_hz // 100
-_COMPARED_S = 10
 _GENERATED = "auc/generated"
 """Of the windows of generated clips against genuine ones, in a run's history."""
 
@@ -89,7 +89,7 @@ def run_control(config: Path, overrides: Sequence[Override], kind: str) -> int:
             f"that were dealt out by lot: {label_shuffle(settings, data):.3f}. It should be near 0.5.\n"
         )
     elif kind == "near-copies":
-        text = _copies_page(near_copies(data))
+        text = copies_page(near_copies(with_judges(settings, data)))
     else:
         text = (
             "# Metadata\n\nValidation AUC of a random forest on container, codecs, file size, bit rate, "
@@ -215,33 +215,6 @@ def sound_facts(sound: Float32) -> tuple[float, float]:
     loud = np.flatnonzero(power >= 10 ** (SILENCE_DBFS / 10))
     leading = loud[0] if len(loud) else len(power)
     return float(leading) * _BLOCK / SPEC.rate_hz, float(10 * np.log10(max(power.mean(), 1e-12)))
-
-
-def near_copies(data: RunData) -> list[tuple[str, str, float]]:
-    """Return pairs of a training and a validation clip that are all but the same, with their distance.
-
-    Reads up to 10 s of every prepared clip, some 25 ms each.
-    """
-    sides = {"train": data.split.train, "validation": data.split.validation}
-    clips = [clip for side in sides.values() for clip in side]
-    signatures = {}
-    for clip in clips:
-        length = min(data.store.facts(clip.uid).length, _COMPARED_S * SPEC.fps)
-        prepared = data.store.cut(clip.uid, 0, length)
-        signatures[clip.uid] = signature(prepared.faces, prepared.audio)
-    side_of = {clip.uid: name for name, side in sides.items() for clip in side}
-    return near_duplicates(signatures, side_of, group_of(clips))
-
-
-def _copies_page(pairs: Sequence[tuple[str, str, float]]) -> str:
-    lines = [
-        "# Near-copies",
-        "",
-        f"Clips of training and validation that look and sound all but the same: {len(pairs)} pairs.",
-        "",
-        *(f"- {one} and {other}, {distance:.2f}" for one, other, distance in pairs),
-    ]
-    return "\n".join(lines).rstrip() + "\n"
 
 
 def _generated_auc(settings: RunSettings, data: RunData, what: str) -> float:

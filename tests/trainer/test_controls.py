@@ -20,7 +20,6 @@ from avff.trainer.controls import (
     facts_control,
     label_shuffle,
     leave_one_generator_out,
-    near_copies,
     shuffle_labels,
     sound_facts,
 )
@@ -209,14 +208,3 @@ def test_control_is_a_flag_of_the_trainer(
     assert main(["--config", str(config), "--control", "leave-one-out"]) == 0
     page = (tmp_path / "outputs" / "tiny" / "control-leave-one-out.md").read_text()
     assert "| G | 2 | 0.620 |  |" in page
-
-
-def test_copies_on_both_sides_are_found(tmp_path: Path) -> None:
-    """The same footage under two names, one trained on and one validated on; other clips are no pair."""
-    clips = [make_clip(f"{name}.mp4", identity=name) for name in "abc"]
-    with ShardWriter(tmp_path, shard_bytes=1 << 30) as writer:
-        for number, clip in zip((1, 1, 2), clips, strict=True):
-            writer.add(entry_key(clip.sha256, "png"), encode(make_prepared(number), "png", {}), "png")
-    split = Split((clips[0],), (clips[1], clips[2]))
-    pairs = near_copies(RunData(tmp_path, None, ShardStore(tmp_path, clips), split, ()))
-    assert [(one, other) for one, other, _ in pairs] == [("a.mp4", "b.mp4")]
