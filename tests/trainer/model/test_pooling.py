@@ -70,7 +70,7 @@ def test_one_suspicious_picture_raises_it_more_than_the_mean() -> None:
     suspicious[0, 10] = 6.0
     there = torch.ones(1, T, 1)
     rise = {
-        name: float(FramePool(name)(suspicious, there) - FramePool(name)(calm, there))  # type: ignore[arg-type]
+        name: float(FramePool(name)(suspicious, there) - FramePool(name)(calm, there))
         for name in ("mean", "lse")
     }
     assert rise["mean"] == pytest.approx(10 / 64)
