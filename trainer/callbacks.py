@@ -63,7 +63,14 @@ class EpochSeed(Callback):
 
 
 class FiniteLoss(Callback):
-    """Ends a run whose loss is NaN or infinite, before such weights are saved."""
+    """Ends a run whose loss is NaN or infinite, before such weights are saved.
+
+    Args:
+        watched: validation figures that must be numbers as well: those that a stage is judged by.
+    """
+
+    def __init__(self, *watched: str) -> None:
+        self._watched = ("val/loss", *watched)
 
     def on_train_batch_end(
         self,
@@ -81,11 +88,64 @@ class FiniteLoss(Callback):
         del pl_module, batch
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if loss is not None and not torch.isfinite(loss).all():
-            raise TrainingError(
-                f"the loss is {float(loss):g} in epoch {trainer.current_epoch}, step {batch_idx}; "
-                "lower the learning rate or the precision's risk (32-true), then run the same command "
-                "to go on from the epoch before"
-            )
+            place = f"epoch {trainer.current_epoch + 1}, step {batch_idx + 1}"
+            raise TrainingError(f"the loss is {float(loss):g} in {place}; {_CALMER}")
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """After every validation: the last step of an epoch may have spoilt the weights unseen.
+
+        Raises:
+            TrainingError: a watched figure is not a number.
+        """
+        del pl_module
+        for name in self._watched:
+            figure = trainer.callback_metrics.get(name)
+            if figure is not None and not torch.isfinite(figure):
+                raise TrainingError(
+                    f"{name} is {float(figure):g} in the validation of epoch {trainer.current_epoch + 1}, "
+                    f"while the training loss was a number throughout; {_CALMER}"
+                )
+
+
+_CALMER = (
+    "lower the learning rate or the precision's risk (32-true) under a new --name; "
+    "the last whole epoch of this run is kept"
+)
+
+
+class StayStopped(Callback):
+    """Keeps a stage that early stopping has ended from being gone on with.
+
+    Lightning restores the counts of early stopping, but not that they had run out: a run that was
+    killed after its last checkpoint, before the stage was marked as finished, would train on.
+
+    Args:
+        stopping: early stopping of the stage.
+    """
+
+    def __init__(self, stopping: EarlyStopping) -> None:
+        self._stopping = stopping
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Once the checkpoint's counts are in place, before the first epoch."""
+        del pl_module
+        if has_stopped(self._stopping):
+            trainer.should_stop = True
+
+
+class LearningRate(Callback):
+    """Logs ``lr`` for TensorBoard: one line, for all groups of a stage's optimiser follow one schedule."""
+
+    def on_before_optimizer_step(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """Before the weights change."""
+        del pl_module
+        if trainer.logger is not None and trainer.global_step % trainer.log_every_n_steps == 0:
+            trainer.logger.log_metrics({"lr": optimizer.param_groups[0]["lr"]}, step=trainer.global_step)
 
 
 class History(Callback):
@@ -159,17 +219,22 @@ class StopSignal(Callback):
             raise Stopped(self._received or signal.SIGTERM)
 
 
+def has_stopped(stopping: EarlyStopping) -> bool:
+    """Whether early stopping has run out of patience."""
+    return int(stopping.wait_count) >= int(stopping.patience)
+
+
 def why_it_ended(stopping: EarlyStopping | None, *, epochs: int) -> str:
-    """Return, for the report, what ended a stage.
+    """Return, for the report, what ended a stage; epochs count from 1.
 
     Args:
         stopping: the callback that could have ended it early, or None.
         epochs: that were planned.
     """
-    if stopping is None or not stopping.stopped_epoch:
+    if stopping is None or not has_stopped(stopping):
         return f"all {epochs} epochs were trained"
     best = float(stopping.best_score)
     return (
-        f"stopped after epoch {stopping.stopped_epoch}: {stopping.monitor} had not improved on {best:.4f} "
-        f"by more than {abs(stopping.min_delta):g} for {stopping.patience} epochs"
+        f"stopped after epoch {stopping.stopped_epoch + 1}: {stopping.monitor} had not improved on "
+        f"{best:.4f} by more than {abs(stopping.min_delta):g} for {stopping.patience} epochs"
     )

@@ -14,14 +14,21 @@ import torch
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
-    LearningRateMonitor,
     ModelCheckpoint,
     TQDMProgressBar,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
 
-from avff.trainer.callbacks import EpochSeed, FiniteLoss, History, StopSignal, why_it_ended
+from avff.trainer.callbacks import (
+    EpochSeed,
+    FiniteLoss,
+    History,
+    LearningRate,
+    StayStopped,
+    StopSignal,
+    why_it_ended,
+)
 from avff.trainer.checkpoints import DurableCheckpointIO, newest_whole
 from avff.trainer.config import RunSettings, StoppingSettings
 from avff.trainer.distributed import Dealt, trainer_settings, world
@@ -29,6 +36,7 @@ from avff.trainer.durable import write_durably
 from avff.trainer.ema import Ema
 from avff.trainer.memory import enough_memory
 from avff.trainer.paths import RunPaths
+from avff.trainer.spent import Ledger, ledger_of
 
 FINAL = "whole"
 """The stage whose best checkpoint is the run's ``best_model.pth``."""
@@ -123,14 +131,16 @@ def run_stage(
     resume = newest_whole(last)
     stop, stopping, best = StopSignal(), _stopping(stage), _best(stage, paths)
     callbacks = [
-        *_present(best, stopping, None if stage.ema is None else Ema(stage.ema)),
+        *_present(best, stopping, stopping and StayStopped(stopping)),
+        *_present(None if stage.ema is None else Ema(stage.ema)),
         _last(stage, paths),
         EpochSeed(stage.train, settings.train.seed),
-        FiniteLoss(),
+        FiniteLoss(*_judged_by(stage)),
         History(paths.history, stage.name),
+        Ledger(ledger_of(paths)),
         *watchers,
         stop,
-        LearningRateMonitor("step"),
+        LearningRate(),
         TQDMProgressBar(refresh_rate=4),
     ]
     trainer = _trainer(stage, settings, paths, callbacks)
@@ -242,8 +252,15 @@ def _stopping(stage: Stage) -> EarlyStopping | None:
         return None
     metric = stage.stopping.metric
     return EarlyStopping(
-        metric, min_delta=stage.stopping.min_delta, patience=stage.stopping.patience, mode=direction(metric)
-    )
+        metric, min_delta=stage.stopping.min_delta, patience=stage.stopping.patience, mode=direction(metric),
+        check_finite=False,  # FiniteLoss does, and says so
+    )  # fmt: skip
+
+
+def _judged_by(stage: Stage) -> list[str]:
+    """Return the figures that stop a stage or choose its checkpoint."""
+    stops = stage.stopping.metric if stage.stopping is not None else ""
+    return [name for name in (stage.metric, stops) if name]
 
 
 def direction(metric: str) -> str:

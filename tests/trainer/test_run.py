@@ -7,11 +7,12 @@ import multiprocessing
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from avff.engine.errors import SettingsError
@@ -144,17 +145,46 @@ def test_finished_run_is_not_trained_again(
     assert fit(settings, data, paths_of(settings)) == first
 
 
+def script_losses(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> None:
+    """Let the validation of each epoch find a loss from a list."""
+
+    def scripted(self: AvffModule) -> None:
+        self._answers.clear()
+        self.log("val/loss", losses[self.current_epoch])
+        self.log("val/auc", 0.5 + self.current_epoch / 100)
+
+    def nothing(self: AvffModule, batch: Batch, index: int) -> None:
+        del batch, index
+
+    monkeypatch.setattr(AvffModule, "on_validation_epoch_end", scripted)
+    monkeypatch.setattr(AvffModule, "validation_step", nothing)
+
+
+def stopping_settings(
+    output: Path, losses: Sequence[float], *, min_delta: float = 0.0, patience: int = 3
+) -> RunSettings:
+    """Settings of a run that may last as many epochs as there are losses."""
+    stopping = {"metric": "val/loss", "patience": patience, "min_delta": min_delta}
+    return make_settings(output, epochs=len(losses), train={"stopping": stopping, "windows_per_epoch": 2})
+
+
 @pytest.mark.parametrize(
     ("losses", "min_delta", "epochs", "why"),
     [
         # Better by 0.1 and 0.2, then three times by no more than 0.05.
-        ([1.0, 0.9, 0.7, 0.66, 0.68, 0.651, 0.1], 0.05, 6, "had not improved on 0.7000 by more than 0.05"),
+        (
+            [1.0, 0.9, 0.7, 0.66, 0.68, 0.651, 0.1], 0.05, 6,
+            "stopped after epoch 6: val/loss had not improved on 0.7000 by more than 0.05 for 3 epochs",
+        ),
         # An improvement in the last epoch of patience begins the count anew.
-        ([1.0, 1.1, 1.2, 0.5, 0.6, 0.6, 0.6, 0.1], 0.0, 7, "had not improved on 0.5000"),
+        (
+            [1.0, 1.1, 1.2, 0.5, 0.6, 0.6, 0.6, 0.1], 0.0, 7,
+            "stopped after epoch 7: val/loss had not improved on 0.5000 by more than 0 for 3 epochs",
+        ),
         ([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3], 0.05, 8, "all 8 epochs were trained"),
     ],
     ids=["too-little", "count-anew", "never"],
-)
+)  # fmt: skip
 def test_early_stopping_follows_patience_and_min_delta(
     data: RunData,
     tmp_path: Path,
@@ -165,24 +195,52 @@ def test_early_stopping_follows_patience_and_min_delta(
     why: str,
 ) -> None:
     """With scripted validation losses it stops in exactly the epoch that the rule says, and tells why."""
-
-    def scripted(self: AvffModule) -> None:
-        self._answers.clear()
-        self.log("val/loss", losses[self.current_epoch])
-        self.log("val/auc", 0.5)
-
-    def nothing(self: AvffModule, batch: Batch, index: int) -> None:
-        del batch, index
-
-    monkeypatch.setattr(AvffModule, "on_validation_epoch_end", scripted)
-    monkeypatch.setattr(AvffModule, "validation_step", nothing)
-    stopping = {"metric": "val/loss", "patience": 3, "min_delta": min_delta}
-    settings = make_settings(
-        tmp_path, epochs=len(losses), train={"stopping": stopping, "windows_per_epoch": 2}
-    )
+    script_losses(monkeypatch, losses)
+    settings = stopping_settings(tmp_path, losses, min_delta=min_delta)
     ended = fit(settings, data, paths_of(settings))[FINAL]
-    assert ended.epochs == epochs
-    assert why in ended.ended
+    assert (ended.epochs, ended.ended) == (epochs, why)
+
+
+@pytest.mark.parametrize("ema", [None, 0.9], ids=["weights", "average"])
+def test_run_killed_after_early_stopping_is_not_trained_on(
+    data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float | None
+) -> None:
+    """Between the last checkpoint and the stage's mark: the same end, and the same files."""
+    losses = [1.0, 1.1, 1.2, 0.1, 0.1]
+    script_losses(monkeypatch, losses)
+    settings = stopping_settings(tmp_path, losses, patience=2)
+    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"ema": ema})})
+    paths = paths_of(settings)
+    wanted = fit(settings, data, paths)[FINAL]
+    assert (wanted.epochs, wanted.checkpoint) == (3, "best_model.pth")
+    files = ("best_model.pth", "last.pth", "whole.json")
+    before = [(paths.checkpoints / name).read_bytes() for name in files]
+    history = paths.history.read_bytes()
+    (paths.checkpoints / "whole.json").unlink()
+    assert fit(settings, data, paths)[FINAL] == wanted
+    assert [(paths.checkpoints / name).read_bytes() for name in files] == before
+    assert paths.history.read_bytes() == history
+
+
+@pytest.mark.parametrize("stopping", [True, False], ids=["stopping", "no-stopping"])
+def test_validation_loss_that_is_no_number_ends_the_run(
+    data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopping: bool
+) -> None:
+    """As a training loss does, and never as a want of improvement; the epoch before is kept."""
+    losses = [1.0, math.nan, 0.5]
+    settings = make_settings(tmp_path, epochs=3)
+    if stopping:
+        settings = stopping_settings(tmp_path, losses)
+    with monkeypatch.context() as patched:
+        script_losses(patched, losses)
+        with pytest.raises(
+            TrainingError, match=r"val/loss is nan in the validation of epoch 2, .* lower the learning rate"
+        ):
+            fit(settings, data, paths_of(settings))
+    assert load_verified(paths_of(settings).checkpoints / "last.pth")["epoch"] == 0
+    assert [e.epoch for e in read_history(paths_of(settings).history) if e.stage == FINAL] == [0]
+    script_losses(monkeypatch, [1.0, 0.9, 0.8])
+    assert fit(settings, data, paths_of(settings))[FINAL].epochs == 3
 
 
 def test_loss_that_is_no_number_ends_the_run(
@@ -201,7 +259,7 @@ def test_loss_that_is_no_number_ends_the_run(
     with monkeypatch.context() as patched:
         patched.setattr(AvffModule, "_terms", terms)
         with pytest.raises(
-            TrainingError, match="the loss is nan in epoch 1, step 0; lower the learning rate"
+            TrainingError, match="the loss is nan in epoch 2, step 1; lower the learning rate"
         ):
             fit(settings, data, paths_of(settings))
     assert fit(settings, data, paths_of(settings))[FINAL].epochs == 3
@@ -295,9 +353,13 @@ def test_signal_to_every_process_is_as_one_to_the_first(
     def training_step(self: AvffModule, batch: Batch, index: int) -> Tensor:
         if self.current_epoch == 1:
             # By another process: a worker takes its parent's for its own end.
-            everyone = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
-            assert len(everyone) > 1
-            subprocess.run(["kill", "-TERM", *map(str, everyone)], check=True)
+            workers = multiprocessing.active_children()
+            assert workers
+            pids = [os.getpid(), *(worker.pid for worker in workers)]
+            subprocess.run(["kill", "-TERM", *map(str, pids)], check=True)
+            for worker in workers:
+                worker.join(2)  # time to die in, were it to; one that validated may end of itself
+                assert worker.exitcode in (None, 0)
         return original(self, batch, index)
 
     monkeypatch.setattr(AvffModule, "training_step", training_step)
@@ -388,3 +450,15 @@ def test_history_tells_each_epoch(data: RunData, tmp_path: Path) -> None:
     assert (last.stage, last.epoch) == ("whole", 1)
     for name in ("train/loss", "val/loss", "val/auc", "val/accuracy", "val/f1", "lr"):
         assert math.isfinite(last.get(name)), name
+    assert not [name for name in last.values if name.startswith("lr-")], "one rate has one name"
+
+
+def test_learning_rate_is_one_line(data: RunData, tmp_path: Path) -> None:
+    """Groups that differ only in whether they decay do not each draw the same curve."""
+    settings = make_settings(tmp_path, epochs=2)
+    fit(settings, data, paths_of(settings))
+    for folder in ("encoders", "whole"):
+        (log,) = (paths_of(settings).tensorboard / folder).glob("events.out.tfevents*")
+        events = EventAccumulator(str(log)).Reload()
+        assert [tag for tag in events.Tags()["scalars"] if "lr" in tag] == ["lr"]
+        assert [e.step for e in events.Scalars("lr")] == [0]
