@@ -55,10 +55,18 @@ def load_settings(path: Path, model: type[Settings], overrides: Sequence[Overrid
 
 def _override(data: dict[str, Any], key: str, value: str) -> None:
     *parents, last = key.split(".")
-    for name in parents:
-        data = data.setdefault(name, {})
-        if not isinstance(data, dict):
+    for depth, name in enumerate(parents, start=1):
+        inner: Any = data.setdefault(name, {})
+        if inner is None:
+            group, rest = ".".join(parents[:depth]), key.split(".")[depth:]
+            within = ": {".join(rest) + f": {value}" + "}" * len(rest)
+            raise SettingsError(
+                f"--{key}: {group!r} is null, which turns it off; to turn it on, give it as a whole: "
+                f"--{group} '{{{within}'"
+            )
+        if not isinstance(inner, dict):
             raise SettingsError(f"--{key}: {name!r} is not a group of settings")
+        data = inner
     try:
         data[last] = yaml.safe_load(value)
     except (yaml.YAMLError, ValueError) as error:

@@ -168,6 +168,30 @@ def test_a_wrong_override_is_named_as_the_option(path: Path, key: str, value: st
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "way_out"),
+    [
+        ("camera.width_px", "64", "--camera '{width_px: 64}'"),
+        ("wiring.spare.width_px", "64", "--wiring.spare '{width_px: 64}'"),
+        ("camera.lens.focus", "[1, 2]", "--camera '{lens: {focus: [1, 2]}}'"),
+    ],
+)
+def test_group_that_is_off_says_how_to_turn_it_on(path: Path, key: str, value: str, way_out: str) -> None:
+    """A group that the file sets to null is no wrong name: one option as a whole turns it on."""
+    text = "camera: null\nwiring: {spare: null}\n"
+    problem = _problem(path, text, ((key, value),), Studio)
+    group = way_out.split()[0].removeprefix("--")
+    assert problem.startswith(f"--{key}: {group!r} is null, which turns it off; ")
+    assert problem.endswith(way_out)
+
+
+def test_group_that_is_off_is_turned_on_as_it_says(path: Path) -> None:
+    """The way out that the message shows works, and so does more of the group after it."""
+    path.write_text("camera: null\n", encoding="utf-8")
+    overrides = [("camera", "{width_px: 64}"), ("camera.mirrored", "true")]
+    assert load_settings(path, Studio, overrides).camera == Camera(width_px=64, mirrored=True)
+
+
+@pytest.mark.parametrize(
     ("text", "line"),
     [("a: 1\nb: [1, 2\nc: 3\n", 3), ("a: 'x\n", 2), ("a: b: c\n", 1), ("\ta: 1\n", 1), ("a: *b\n", 1)],
 )
