@@ -28,7 +28,7 @@ HEADS = {"av": ("any", "video", "audio"), "video": ("any", "video"), "audio": ("
 """Heads whose logits are joined to one answer."""
 BY_PART = {"video": PICTURE_FAKES, "audio": SOUND_FAKES, "desync": MISMATCHES}
 FOLDS = 5
-"""Parts by person for the figure of a combination: it is judged on people it was not fitted to."""
+"""Parts, by group, for the figure of a combination: it is judged on groups it was not fitted to."""
 
 
 def validation_logits(net: nn.Module, windows: ValidationWindows, *, workers: int) -> dict[str, Float32]:
@@ -47,15 +47,16 @@ def validation_logits(net: nn.Module, windows: ValidationWindows, *, workers: in
 
 
 def calibrate(
-    logits: dict[str, Float32], names: Sequence[str], people: Sequence[str]
+    logits: dict[str, Float32], names: Sequence[str], clusters: Sequence[str]
 ) -> tuple[dict[str, Affine], dict[str, Affine], dict[str, Interval]]:
     """Fit the scaling of every modality and part.
 
     Args:
         logits: from :func:`validation_logits`.
         names: of the groups; 0 is genuine footage.
-        people: whose window each is; the intervals resample people, for windows of one person,
-            and above all a window and its manipulated twin, are not independent.
+        clusters: which group of people and footage each window is of; the intervals resample groups, for
+            windows of one person or footage, and above all a window and its manipulated twin, are
+            not independent.
 
     Returns:
         scalings of ``any`` by modality and of the parts, and each one's validation AUC.
@@ -67,7 +68,7 @@ def calibrate(
         chosen, labels = _select(logits["group"], names, fakes)
         if not 0 < labels.sum() < len(labels):
             return None  # no such fakes in this run: nothing says how good the head is
-        who = [people[int(i)] for i in np.flatnonzero(chosen)]
+        who = [clusters[int(i)] for i in np.flatnonzero(chosen)]
         evidence = values[chosen][:, [CLIP_OUTPUTS.index(h) for h in heads]].astype(np.float64)
         figures[name] = bootstrap(auc, labels, _unseen(evidence, labels, who), who)
         weights, offset = _logistic(evidence, labels)
@@ -83,12 +84,20 @@ def calibrate(
     return _offered(by_modality), _offered(by_part), figures
 
 
-def freeze_threshold(genuine: Sequence[float]) -> float:
+DEFAULT_THRESHOLD = 0.5
+"""Even odds: what a clip is called by where there is nothing to freeze a threshold on."""
+
+
+def freeze_threshold(genuine: Sequence[float]) -> float | None:
     """Return the probability from which a clip is called fake.
 
-    The 95th percentile of genuine validation clips, and never below one half.
+    Args:
+        genuine: probabilities of the genuine validation clips that got one.
+
+    Returns:
+        their 95th percentile, 0.5…0.99; None when there are none to freeze it on.
     """
-    return float(np.clip(np.quantile(genuine, 0.95), 0.5, 0.99)) if len(genuine) else 0.5
+    return float(np.clip(np.quantile(genuine, 0.95), 0.5, 0.99)) if len(genuine) else None
 
 
 def with_threshold(calibration: Calibration, threshold: float) -> Calibration:
@@ -114,11 +123,11 @@ def _offered(fits: Mapping[str, Affine | None]) -> dict[str, Affine]:
 
 
 def _unseen(evidence: np.ndarray, labels: np.ndarray, who: Sequence[str]) -> np.ndarray:
-    """Return log-odds for each window by a fit on other people: what the combination is worth."""
+    """Return log-odds for each window by a fit on other groups: what the combination is worth."""
     made = np.zeros(len(labels))
-    people = np.array(who)
-    for fold in np.array_split(np.random.default_rng(0).permutation(np.unique(people)), FOLDS):
-        out = np.isin(people, fold)
+    groups = np.array(who)
+    for fold in np.array_split(np.random.default_rng(0).permutation(np.unique(groups)), FOLDS):
+        out = np.isin(groups, fold)
         if out.any() and 0 < labels[~out].sum() < (~out).sum():
             weights, offset = _logistic(evidence[~out], labels[~out])
             made[out] = evidence[out] @ weights + offset

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,13 @@ from avff.engine.faces.models import load_face_models
 from avff.engine.model import CONTRACT_FILE, load_model
 from avff.engine.predictor import Predictor
 from avff.engine.settings import Override, load_settings
-from avff.trainer.calibrate import calibrate, freeze_threshold, validation_logits, with_threshold
+from avff.trainer.calibrate import (
+    DEFAULT_THRESHOLD,
+    calibrate,
+    freeze_threshold,
+    validation_logits,
+    with_threshold,
+)
 from avff.trainer.checkpoints import save_durably
 from avff.trainer.config import RunSettings
 from avff.trainer.data.manifest import manifest_sha256
@@ -37,17 +42,29 @@ from avff.trainer.model.registry import build, export_obstacle
 from avff.trainer.model.size import describe as measure
 from avff.trainer.paths import RunPaths
 from avff.trainer.report import Evidence, RunFacts, metadata_control, write_report
+from avff.trainer.report.board import write_board
 from avff.trainer.report.history import read_history
 from avff.trainer.run import check_settings, dry_run, fit, load_network, validation_windows
-from avff.trainer.run_data import RunData, load_data
+from avff.trainer.run_data import RunData, check_places, load_data
+from avff.trainer.spent import ledger_of, read_spent
 from avff.trainer.stages import FINAL, Finished, precision_of
 
 
 @dataclass(frozen=True)
 class _Exported:
+    """A calibrated model.
+
+    Attributes:
+        contract: of the model, with its threshold.
+        validation: figures of its heads on validation windows.
+        clips: scores of the validation clips.
+        threshold: where its threshold comes from, in words.
+    """
+
     contract: Contract
     validation: dict[str, Interval]
     clips: Sequence[ClipScore]
+    threshold: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +72,8 @@ class Outcome:
     """What a finished run says of the clips that judge it.
 
     Attributes:
-        threshold: probability from which a clip is called fake, frozen on validation clips.
+        threshold: probability from which a clip is called fake, frozen on validation clips; one half where
+            none of the genuine ones got a score.
         scores: of the judges.
     """
 
@@ -97,10 +115,14 @@ def carry_out(settings: RunSettings, data: RunData, command: str, *, dry: bool =
 
     Raises:
         SettingsError: a run of this name has begun with other settings.
+        DatasetError: a clip that is to be judged is not in the data root.
         TrainingError, CheckpointError: training cannot go on.
         Stopped: a signal came.
     """
     paths = RunPaths(settings.output, settings.name)
+    obstacle = export_obstacle(settings.model)
+    if obstacle is None:
+        check_places(data)
     _say("\n".join(describe(data.split)))
     _say(_size(settings))
     if dry:
@@ -111,8 +133,7 @@ def carry_out(settings: RunSettings, data: RunData, command: str, *, dry: bool =
         fit(settings, data, paths)
         return None  # the first process does the rest
     _begin(settings, paths)
-    finished, minutes = _fit_timed(settings, data, paths)
-    obstacle = export_obstacle(settings.model)
+    finished = fit(settings, data, paths)
     if obstacle is not None:
         weights = {"settings": json.dumps(recipe_of(settings))}
         net = load_network(settings, paths.checkpoints / finished[FINAL].checkpoint)
@@ -122,7 +143,8 @@ def carry_out(settings: RunSettings, data: RunData, command: str, *, dry: bool =
     exported = _export(settings, data, paths, finished)
     scores = judge(data.judges, data.root, paths.model, workers=max(1, settings.data.workers))
     save_scores(scores, paths.predictions)
-    _report(settings, data, exported, scores, finished, minutes, command)
+    _report(settings, data, exported, scores, finished, command)
+    write_board(paths.tensorboard, paths.outputs, recipe_of(settings))
     _show_errors(data, exported, scores, paths)
     _say(f"model in {paths.model}, report in {paths.report}")
     return Outcome(exported.contract.calibration.threshold, scores)
@@ -174,18 +196,6 @@ def recipe_of(settings: RunSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude=places)
 
 
-def _fit_timed(settings: RunSettings, data: RunData, paths: RunPaths) -> tuple[Mapping[str, Finished], float]:
-    """Train; return how the stages ended and the minutes spent, over all times the command was given."""
-    file = paths.checkpoints / "minutes.txt"
-    spent = float(file.read_text()) if file.is_file() else 0.0
-    started = time.monotonic()
-    try:
-        return fit(settings, data, paths), spent + (time.monotonic() - started) / 60
-    finally:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{spent + (time.monotonic() - started) / 60:.1f}\n")
-
-
 def _export(
     settings: RunSettings, data: RunData, paths: RunPaths, finished: Mapping[str, Finished]
 ) -> _Exported:
@@ -194,22 +204,36 @@ def _export(
     net = load_network(settings, checkpoint)
     windows = validation_windows(settings, data)
     logits = validation_logits(net, windows, workers=settings.data.workers)
-    by_modality, by_part, figures = calibrate(logits, windows.groups, windows.people())
-    calibration = Calibration(by_modality, by_part, 0.5)
+    by_modality, by_part, figures = calibrate(logits, windows.groups, windows.clusters())
+    calibration = Calibration(by_modality, by_part, DEFAULT_THRESHOLD)
     provenance = _provenance(settings, data, checkpoint)
     contract = export_model(
         net, paths.model, name=settings.name, calibration=calibration, provenance=provenance
     )
     clips = judge(data.split.validation, data.root, paths.model, workers=max(1, settings.data.workers))
     genuine = [s.probability for s in clips if not s.label and s.probability is not None]
+    threshold, origin = _threshold(genuine, len(clips))
     frozen = Contract(
         contract.name, contract.graphs, contract.spec, contract.width,
-        with_threshold(calibration, round(freeze_threshold(genuine), 4)), contract.provenance,
+        with_threshold(calibration, threshold), contract.provenance,
     )  # fmt: skip
     (paths.model / CONTRACT_FILE).write_text(frozen.to_json(), encoding="utf-8")
     texts = {"settings": json.dumps(recipe_of(settings)), "contract": frozen.to_json()}
     save_durably({**texts, **provenance, "weights": net.state_dict()}, paths.outputs / "best_model.pth")
-    return _Exported(frozen, figures, clips)
+    return _Exported(frozen, figures, clips, origin)
+
+
+def _threshold(genuine: Sequence[float], clips: int) -> tuple[float, str]:
+    """Return the threshold and where it comes from; a default is never called frozen."""
+    frozen = freeze_threshold(genuine)
+    if frozen is not None:
+        return round(frozen, 4), f"{frozen:.4f}, frozen on {len(genuine)} genuine validation clips"
+    origin = (
+        f"{DEFAULT_THRESHOLD}, a default and not frozen: of {clips} validation clips no genuine one "
+        "got a score"
+    )
+    _say(f"the threshold is {origin}")
+    return DEFAULT_THRESHOLD, origin
 
 
 def _provenance(settings: RunSettings, data: RunData, checkpoint: Path) -> dict[str, str]:
@@ -230,20 +254,23 @@ def _report(
     exported: _Exported,
     scores: Sequence[ClipScore],
     finished: Mapping[str, Finished],
-    minutes: float,
     command: str,
 ) -> None:
     paths = RunPaths(settings.output, settings.name)
     trained = [*data.split.train, *data.split.validation]
     stages = "; ".join(f"{name}: {f.ended} ({f.epochs})" for name, f in finished.items())
     precision = precision_of(settings.train.precision)
-    facts = {"network": _size(settings), "precision": precision, **exported.contract.provenance}
+    facts = {
+        "network": _size(settings), "precision": precision, "threshold": exported.threshold,
+        **exported.contract.provenance,
+    }  # fmt: skip
+    spent = read_spent(ledger_of(paths))
     run_facts = RunFacts(
         settings.name, command, facts, describe(data.split), exported.validation,
         metadata_control(trained, data.judges, group_of(data.judges)),
-        duration_s=60 * minutes,
+        duration_s=spent.seconds if spent else None,
         hardware=_hardware(),
-        peak_gpu_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        peak_gpu_bytes=spent.peak_gpu_bytes if spent else None,
         stopped=stages,
     )  # fmt: skip
     judges = settings.data.judge_split

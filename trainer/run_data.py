@@ -14,16 +14,18 @@ from avff.trainer.data.manifest import Clip, read_manifest
 from avff.trainer.data.prepare import prepare
 from avff.trainer.data.shards import ShardStore
 from avff.trainer.data.splits import (
+    LeakError,
     Split,
     SplitError,
     check_split,
     group_of,
     labelled,
+    shared_by,
     split_clips,
     split_groups,
     split_official,
 )
-from avff.trainer.datasets import scan
+from avff.trainer.datasets import DatasetError, scan
 from avff.trainer.datasets.table import read_table
 from avff.trainer.distributed import first_speaks, say
 
@@ -81,10 +83,29 @@ def load_data(settings: RunSettings) -> RunData:
     return RunData(root, manifest, done.store, usable, judges)
 
 
+def check_places(data: RunData) -> None:
+    """Check that the data root holds the clips that will be judged whole: no training brings them back.
+
+    Raises:
+        DatasetError: naming the first that is missing.
+    """
+    judged = [*data.split.validation, *data.judges]
+    missing = [clip.path for clip in judged if not (data.root / clip.path).is_file()]
+    if missing:
+        raise DatasetError(
+            f"{data.root}: holds no {missing[0]} ({len(missing)} of the {len(judged)} clips that validate or "
+            f"judge are missing); set data.root or {DATA_VARIABLE} to the folder the clips lie in"
+        )
+
+
 def divide(clips: Sequence[Clip], data: DataSettings, seed: int) -> tuple[Split, tuple[Clip, ...]]:
     """Choose which clips train, which validate and which judge; no person or footage is in two of them.
 
+    With ``people`` a clip that shares one with a judge is left out, aloud.  With ``official`` that is
+    refused: whoever follows published lists must know that they leak.
+
     Raises:
+        LeakError: the dataset's own lists leak; both clips are named.
         SplitError: that cannot be had.
     """
     known = labelled(clips)
@@ -96,7 +117,10 @@ def divide(clips: Sequence[Clip], data: DataSettings, seed: int) -> tuple[Split,
     judges = tuple(c for c in known if c.split == data.judge_split)
     if len({c.label for c in judges}) < 2:
         raise SplitError(f"split {data.judge_split!r} needs genuine and generated clips to judge by")
-    mine = _apart_from(judges, [c for c in known if c.split == data.train_split], known)
+    mine = [c for c in known if c.split == data.train_split]
+    if data.split == "official":
+        _refuse_leak(judges, [c for c in known if c.split in (data.train_split, data.validation_split)])
+    mine = _apart_from(judges, mine, known)
     if data.split == "official":
         if data.validation_split is None:
             split = split_groups(mine, share=data.validation_share, seed=seed)
@@ -107,6 +131,14 @@ def divide(clips: Sequence[Clip], data: DataSettings, seed: int) -> tuple[Split,
     else:
         split = split_clips(mine, share=data.validation_share, held_out=data.held_out_generators, seed=seed)
     return split, judges
+
+
+def _refuse_leak(judges: Sequence[Clip], others: Sequence[Clip]) -> None:
+    for clip, judge, what in shared_by(others, judges):
+        raise LeakError(
+            f"{clip.uid} ({clip.split}) and {judge.uid} ({judge.split}), which judges, share {what}: these "
+            "official lists leak; set data.split to groups to make others"
+        )
 
 
 def _apart_from(judges: Sequence[Clip], mine: Sequence[Clip], known: Sequence[Clip]) -> list[Clip]:

@@ -13,6 +13,7 @@ from avff.trainer import metrics
 from avff.trainer.calibrate import (
     BY_MODALITY,
     BY_PART,
+    _unseen,
     calibrate,
     freeze_threshold,
     validation_logits,
@@ -138,11 +139,33 @@ def test_threshold_lets_one_genuine_clip_in_twenty_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("genuine", "threshold"), [([0.1, 0.2], 0.5), ([], 0.5), ([1.0, 1.0], 0.99)], ids=["low", "none", "high"]
+    ("genuine", "threshold"), [([0.1, 0.2], 0.5), ([1.0, 1.0], 0.99)], ids=["low", "high"]
 )
 def test_threshold_stays_within_reason(genuine: list[float], threshold: float) -> None:
     """Never below even odds, never out of a fake's reach."""
     assert freeze_threshold(genuine) == pytest.approx(threshold)
+
+
+def test_threshold_is_not_frozen_on_nothing() -> None:
+    """Where no genuine clip got a score there is no threshold to call frozen."""
+    assert freeze_threshold([]) is None
+
+
+def test_combination_is_judged_on_groups_it_was_not_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Siblings, fakes of one footage among them, never stand on both sides of a fold."""
+    fits: list[tuple[set[float], int]] = []
+
+    def noting(evidence: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
+        fits.append((set(evidence[:, 0].tolist()), len(labels)))
+        return np.ones(evidence.shape[1]), 0.0
+
+    monkeypatch.setattr("avff.trainer.calibrate._logistic", noting)
+    groups = np.arange(40) // 4
+    evidence, labels = groups[:, None].astype(np.float64), np.arange(40) % 2
+    _unseen(evidence, labels, [f"group {g}" for g in groups])
+    assert len(fits) == 5
+    for seen, count in fits:
+        assert count == 4 * len(seen), "a group is in a fit as a whole or not at all"
 
 
 def test_with_threshold_keeps_the_scalings() -> None:

@@ -105,7 +105,7 @@ def train(data: Path, output: Path) -> subprocess.CompletedProcess[str]:
 
 
 def hashes_of(directory: Path) -> dict[str, str]:
-    files = (p for p in sorted(directory.iterdir()) if p.name != "minutes.txt")
+    files = (p for p in sorted(directory.iterdir()) if p.name != "spent.json")
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 

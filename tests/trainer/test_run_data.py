@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from avff.engine.errors import SettingsError
+from avff.trainer.commands import exit_code_of
 from avff.trainer.config import DataSettings, RunSettings
 from avff.trainer.data.manifest import Clip
-from avff.trainer.data.splits import SplitError, group_of
-from avff.trainer.run_data import divide, load_data
+from avff.trainer.data.splits import LeakError, Split, SplitError, group_of
+from avff.trainer.datasets import DatasetError
+from avff.trainer.run_data import RunData, check_places, divide, load_data
 from tests.support.training import fill_cache, make_clip, write_manifest
 
 CLIPS = (
@@ -129,3 +131,44 @@ def test_leak_between_official_lists_names_both_clips() -> None:
     data = DataSettings(split="official", validation_split="val", judge_split="test")
     with pytest.raises(SplitError, match=r"two\.mp4 \(validation\) and one\.mp4 \(train\) share a person"):
         divide(clips, data, 0)
+
+
+@pytest.mark.parametrize("listed", ["train", "val"])
+@pytest.mark.parametrize("tie", ["a person", "footage"])
+def test_official_lists_that_leak_into_the_judges_are_refused(listed: str, tie: str) -> None:
+    """Exit code 2 with both names: published figures on such lists mean nothing."""
+    clips = [
+        make_clip(f"{split}{label}.mp4", label=label, generator="A" * label, split=split)
+        for split in ("train", "val", "test")
+        for label in (0, 1)
+    ]
+    shared = {"identity": "p"} if tie == "a person" else {"paired_real": "test0.mp4"}
+    clips.append(make_clip("leak.mp4", label=1, generator="A", split=listed, **shared))
+    if tie == "a person":
+        clips.append(make_clip("judge.mp4", identity="p", split="test"))
+    judge = "judge.mp4" if tie == "a person" else "test0.mp4"
+    data = DataSettings(split="official", validation_split="val", judge_split="test")
+    with pytest.raises(LeakError) as caught:
+        divide(clips, data, 0)
+    assert str(caught.value).startswith(
+        f"leak.mp4 ({listed}) and {judge} (test), which judges, share {tie}: these official lists leak"
+    )
+    assert exit_code_of(caught.value) == 2
+
+
+def test_root_without_the_clips_is_refused_before_training(tmp_path: Path) -> None:
+    """Training needs the prepared clips only: a wrong root would show when they are judged."""
+    split = Split(tuple(CLIPS[:5]), tuple(CLIPS[5:]))
+    data = RunData(tmp_path, None, fill_cache(tmp_path / "cache", CLIPS), split, tuple(JUDGES))
+    for clip in split.validation:
+        (tmp_path / clip.path).write_bytes(b"")
+    with pytest.raises(DatasetError) as caught:
+        check_places(data)
+    assert str(caught.value) == (
+        f"{tmp_path}: holds no j0.mp4 (2 of the 5 clips that validate or judge are missing); "
+        "set data.root or AVFF_DATA to the folder the clips lie in"
+    )
+    assert exit_code_of(caught.value) == 65
+    for clip in JUDGES:
+        (tmp_path / clip.path).write_bytes(b"")
+    check_places(data)

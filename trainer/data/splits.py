@@ -134,16 +134,21 @@ def check_split(split: Split) -> None:
     Raises:
         SplitError: naming both clips of a leak, or the missing class.
     """
-    owner = {tie: c.uid for c in split.train for tie in _ties(c)}
-    for clip in split.validation:
-        for tie in _ties(clip):
-            if tie in owner:
-                what = "a person" if tie.startswith(_PERSON) else "footage"
-                raise LeakError(f"{clip.uid} (validation) and {owner[tie]} (train) share {what}")
+    for clip, other, what in shared_by(split.validation, split.train):
+        raise LeakError(f"{clip.uid} (validation) and {other.uid} (train) share {what}")
     for name, side in (("train", split.train), ("validation", split.validation)):
         labels = Counter(c.label for c in side)
         if not (labels[0] and labels[1]):
             raise SplitError(f"{name} has {labels[0]} genuine and {labels[1]} generated clips; it needs both")
+
+
+def shared_by(one: Sequence[Clip], others: Sequence[Clip]) -> Iterator[tuple[Clip, Clip, str]]:
+    """Yield pairs of a clip of either side with what they share: ``a person`` or ``footage``."""
+    owner = {tie: clip for clip in others for tie in _ties(clip)}
+    for clip in one:
+        for tie in _ties(clip):
+            if tie in owner:
+                yield clip, owner[tie], "a person" if tie.startswith(_PERSON) else "footage"
 
 
 def overlap(split: Split) -> int:

@@ -20,7 +20,7 @@ from avff.trainer.data.manifest import Clip
 from avff.trainer.data.postchain import post_chain
 from avff.trainer.data.sample import Donors, Sample
 from avff.trainer.data.shards import Facts, ShardStore
-from avff.trainer.data.splits import SplitError
+from avff.trainer.data.splits import SplitError, group_of
 from avff.trainer.pseudo import apply_recipe
 
 _T = SPEC.window_frames
@@ -62,7 +62,8 @@ class Shelf:
     def __init__(self, clips: Sequence[Clip], store: ShardStore, *, frames: int = _T) -> None:
         self._store, self._frames = store, frames
         self.clips = [c for c in clips if _windows(c) > 0]
-        self._person = {clip.uid: clip.person for clip in self.clips}
+        # Of all clips: one that is too short may tie two others.
+        self._group = group_of(clips)
         self._by_person: dict[str, list[Clip]] = {}
         for clip in self.clips:
             if not clip.is_fake:
@@ -84,9 +85,9 @@ class Shelf:
         """Generators on the shelf."""
         return list(self._generators)
 
-    def person(self, sample: Sample) -> str:
-        """Return the person a window of this shelf shows."""
-        return self._person[sample.uid]
+    def group(self, sample: Sample) -> str:
+        """Return the group of people and footage that a window of this shelf is of."""
+        return self._group[sample.uid]
 
     def genuine(self, rng: np.random.Generator, *, person: str | None = None) -> tuple[Sample, Donors]:
         """Draw a genuine window: a person first, so that no one with many clips dominates."""
@@ -200,8 +201,11 @@ class ValidationWindows(Dataset[Batch]):
         self._shelf, self._seed, self._each, self._strength = shelf, seed, each, strength
         self.groups = ["real", "generated", *recipes]
 
-    def people(self) -> list[str]:
-        """Return, for each item, whose window it is: a genuine one and its twins are one person's."""
+    def clusters(self) -> list[str]:
+        """Return, for each item, the group of people and footage that its window is of.
+
+        A genuine window and its twins are of one, and so is a generated clip of the same footage.
+        """
         owners = {
             kind: [self._owner(kind, number) for number in range(self._each)]
             for kind in ("real", "generated")
@@ -213,7 +217,7 @@ class ValidationWindows(Dataset[Batch]):
         ]
 
     def _owner(self, kind: str, number: int) -> str:
-        return self._shelf.person(draw(self._shelf, kind, np.random.default_rng([self._seed, number, 1])))
+        return self._shelf.group(draw(self._shelf, kind, np.random.default_rng([self._seed, number, 1])))
 
     def __len__(self) -> int:
         return self._each * len(self.groups)

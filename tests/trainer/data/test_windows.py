@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from avff.engine.spec import SPEC
 from avff.trainer.data.manifest import Clip
 from avff.trainer.data.shards import ShardStore
-from avff.trainer.data.splits import SplitError
+from avff.trainer.data.splits import SplitError, group_of
 from avff.trainer.data.windows import (
     Batch,
     Shelf,
@@ -176,15 +177,26 @@ def test_validation_set_is_fixed_and_grouped(shelf: Shelf) -> None:
         assert not torch.equal(items[number].audio, items[4 + number].audio)
 
 
-def test_validation_windows_know_their_people(shelf: Shelf) -> None:
-    """A genuine window and its twins are one person's; a generated clip of nobody known is on its own."""
+def test_validation_windows_know_their_groups(shelf: Shelf) -> None:
+    """A genuine window and its twins are of one; a generated clip of nobody known is on its own."""
     made = ValidationWindows(shelf, ["desync", "freeze"], each=6, seed=5, strength=0.0)
-    people = made.people()
-    assert len(people) == len(made)
-    genuine, generated, *twins = (people[k * 6 : (k + 1) * 6] for k in range(4))
-    assert set(genuine) == {"a", "b"}
+    clusters = made.clusters()
+    assert len(clusters) == len(made)
+    genuine, generated, *twins = (clusters[k * 6 : (k + 1) * 6] for k in range(4))
+    assert len(set(genuine)) == 2
     assert all(twin == genuine for twin in twins)
     assert not set(generated) & set(genuine)
+
+
+def test_siblings_of_one_footage_are_one_group(cache: ShardStore) -> None:
+    """Where nobody names the people, as in DFDC: what was made of a clip belongs to it."""
+    clips = [dataclasses.replace(c, identities=()) for c in CLIPS if not c.is_fake]
+    clips += [dataclasses.replace(c, identities=(), source_uid=clips[0].uid) for c in CLIPS if c.is_fake]
+    made = ValidationWindows(Shelf(clips, cache), ["desync"], each=8, seed=5, strength=0.0)
+    genuine, generated = made.clusters()[:8], made.clusters()[8:16]
+    groups = group_of(clips)
+    assert set(generated) == {groups[clips[0].uid]}
+    assert set(genuine) > set(generated), "windows of the footage itself, and others"
 
 
 def test_mix_is_drawn_by_its_shares() -> None:
