@@ -134,7 +134,14 @@ class StayStopped(Callback):
 
 
 class LearningRate(Callback):
-    """Logs ``lr`` for TensorBoard: one line, for all groups of a stage's optimiser follow one schedule."""
+    """Logs ``lr`` for TensorBoard: one line, for all groups of a stage's optimiser follow one schedule.
+
+    Args:
+        every: updates between two points.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._every = every
 
     def on_before_optimizer_step(
         self,
@@ -144,7 +151,7 @@ class LearningRate(Callback):
     ) -> None:
         """Before the weights change."""
         del pl_module
-        if trainer.logger is not None and trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.logger is not None and trainer.global_step % self._every == 0:
             trainer.logger.log_metrics({"lr": optimizer.param_groups[0]["lr"]}, step=trainer.global_step)
 
 

@@ -40,6 +40,8 @@ from avff.trainer.spent import Ledger, ledger_of
 
 FINAL = "whole"
 """The stage whose best checkpoint is the run's ``best_model.pth``."""
+_LOG_EVERY = 8
+"""Updates between two points in TensorBoard."""
 
 
 class TrainingSet(Protocol):
@@ -140,7 +142,7 @@ def run_stage(
         Ledger(ledger_of(paths)),
         *watchers,
         stop,
-        LearningRate(),
+        LearningRate(_LOG_EVERY),
         TQDMProgressBar(refresh_rate=4),
     ]
     trainer = _trainer(stage, settings, paths, callbacks)
@@ -213,7 +215,7 @@ def _trainer(
         callbacks=callbacks,
         plugins=[DurableCheckpointIO()],
         num_sanity_val_steps=0,
-        log_every_n_steps=8,
+        log_every_n_steps=_LOG_EVERY,
         deterministic=True,
     )
 

@@ -134,6 +134,7 @@ def test_threshold_lets_one_genuine_clip_in_twenty_pass() -> None:
     """The 95th percentile of the genuine probabilities."""
     genuine = np.linspace(0.0, 0.8, 101)
     threshold = freeze_threshold(genuine.tolist())
+    assert threshold is not None
     assert threshold == pytest.approx(0.76)
     assert (genuine > threshold).mean() == pytest.approx(0.05, abs=0.01)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,7 +143,7 @@ def test_official_lists_that_leak_into_the_judges_are_refused(listed: str, tie: 
         for split in ("train", "val", "test")
         for label in (0, 1)
     ]
-    shared = {"identity": "p"} if tie == "a person" else {"paired_real": "test0.mp4"}
+    shared: dict[str, Any] = {"identity": "p"} if tie == "a person" else {"paired_real": "test0.mp4"}
     clips.append(make_clip("leak.mp4", label=1, generator="A", split=listed, **shared))
     if tie == "a person":
         clips.append(make_clip("judge.mp4", identity="p", split="test"))
