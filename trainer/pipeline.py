@@ -59,12 +59,14 @@ class _Exported:
         validation: figures of its heads on validation windows.
         clips: scores of the validation clips.
         threshold: where its threshold comes from, in words.
+        frozen: whether that is validation clips.
     """
 
     contract: Contract
     validation: dict[str, Interval]
     clips: Sequence[ClipScore]
     threshold: str
+    frozen: bool
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def _export(
     )
     clips = judge(data.split.validation, data.root, paths.model, workers=max(1, settings.data.workers))
     genuine = [s.probability for s in clips if not s.label and s.probability is not None]
-    threshold, origin = _threshold(genuine, len(clips))
+    threshold, origin, is_frozen = _threshold(genuine, len(clips))
     frozen = Contract(
         contract.name, contract.graphs, contract.spec, contract.width,
         with_threshold(calibration, threshold), contract.provenance,
@@ -220,20 +222,20 @@ def _export(
     (paths.model / CONTRACT_FILE).write_text(frozen.to_json(), encoding="utf-8")
     texts = {"settings": json.dumps(recipe_of(settings)), "contract": frozen.to_json()}
     save_durably({**texts, **provenance, "weights": net.state_dict()}, paths.outputs / "best_model.pth")
-    return _Exported(frozen, figures, clips, origin)
+    return _Exported(frozen, figures, clips, origin, is_frozen)
 
 
-def _threshold(genuine: Sequence[float], clips: int) -> tuple[float, str]:
-    """Return the threshold and where it comes from; a default is never called frozen."""
+def _threshold(genuine: Sequence[float], clips: int) -> tuple[float, str, bool]:
+    """Return the threshold, where it comes from, and whether it is frozen; a default is never called so."""
     frozen = freeze_threshold(genuine)
     if frozen is not None:
-        return round(frozen, 4), f"{frozen:.4f}, frozen on {len(genuine)} genuine validation clips"
+        return round(frozen, 4), f"{frozen:.4f}, frozen on {len(genuine)} genuine validation clips", True
     origin = (
         f"{DEFAULT_THRESHOLD}, a default and not frozen: of {clips} validation clips no genuine one "
         "got a score"
     )
     _say(f"the threshold is {origin}")
-    return DEFAULT_THRESHOLD, origin
+    return DEFAULT_THRESHOLD, origin, False
 
 
 def _provenance(settings: RunSettings, data: RunData, checkpoint: Path) -> dict[str, str]:
@@ -272,6 +274,7 @@ def _report(
         hardware=_hardware(),
         peak_gpu_bytes=spent.peak_gpu_bytes if spent else None,
         stopped=stages,
+        frozen=exported.frozen,
     )  # fmt: skip
     judges = settings.data.judge_split
     sides = {"train": data.split.train, "validation": data.split.validation, judges: data.judges}

@@ -29,6 +29,7 @@ from avff.trainer.data.manifest import manifest_sha256
 from avff.trainer.evaluate import ClipScore
 from avff.trainer.model.registry import build
 from avff.trainer.paths import RunPaths
+from avff.trainer.report.board import BOARD
 from avff.trainer.report.history import read_history
 from tests.support.engine import face_models
 from tests.trainer.tiny_data import HELD_OUT, write_tiny_data
@@ -148,6 +149,8 @@ def test_report_has_its_tables(run: Run) -> None:
         assert heading in report
     assert re.search(r"\| Other \| 2 of 2 \|", report)
     assert f"avff-train --config {CONFIG} --name tiny --data.workers 1" in report
+    assert re.search(r"\| threshold \| 0\.\d{4}, frozen on 2 genuine validation clips \|", report)
+    assert re.search(r"\| duration of training \| \d+\.\d min \|", report)
     assert "| too_short | 14 of " in report
     hop = re.search(r"([\d.]+) GFLOP per hop", report)
     assert hop is not None
@@ -184,6 +187,14 @@ def test_tensorboard_follows_both_stages(run: Run) -> None:
         b"auc/desync",
     ):
         assert tag in logs, tag
+
+
+def test_tensorboard_shows_the_finished_run(run: Run) -> None:
+    """The recipe beside its figures, and the report's plots."""
+    (log,) = (run.paths.tensorboard / BOARD).glob("events.out.tfevents*")
+    written = log.read_bytes()
+    for tag in (b"judging/auc", b"train.optim.learning_rate", b"learning_curves"):
+        assert tag in written, tag
 
 
 def test_best_model_is_whole_in_itself(run: Run) -> None:
@@ -258,3 +269,14 @@ def test_run_goes_on_though_settings_have_been_added_since(tmp_path: Path) -> No
     paths.settings.write_text(json.dumps(recipe))
     with pytest.raises(SettingsError, match="another 'train'"):
         pipeline._begin(settings, paths)
+
+
+def test_threshold_tells_where_it_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    """Frozen on so many clips, or a default because none got a score: that is said at once as well."""
+    threshold, origin, frozen = pipeline._threshold([0.5, 0.7, 0.9], 8)
+    assert (threshold, origin, frozen) == (0.88, "0.8800, frozen on 3 genuine validation clips", True)
+    assert capsys.readouterr().err == ""
+    threshold, origin, frozen = pipeline._threshold([], 8)
+    assert (threshold, frozen) == (0.5, False)
+    assert origin == "0.5, a default and not frozen: of 8 validation clips no genuine one got a score"
+    assert capsys.readouterr().err == f"the threshold is {origin}\n"

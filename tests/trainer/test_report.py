@@ -50,6 +50,17 @@ def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "BOOTSTRAP_ROUNDS", 200)
 
 
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "default"])
+def test_default_threshold_is_never_called_frozen(frozen: bool) -> None:
+    """Where no genuine validation clip got a score the report says so, beside the figures it concerns."""
+    run = dataclasses.replace(RUN, frozen=frozen)
+    text = render(run, CONTRACT, make_scores(), "dev")
+    assert ("| threshold (frozen on genuine validation clips) |" in text) == frozen
+    assert ("| threshold (a default, frozen on nothing) |" in text) != frozen
+    assert ("The threshold was frozen on genuine validation clips before" in text) == frozen
+    assert ("The threshold is a default: no genuine validation clip got a score" in text) != frozen
+
+
 def rows(text: str, heading: str) -> dict[str, list[str]]:
     """The table under a heading: cells by the first one."""
     section = text.split(heading, 1)[1].split("\n## ")[0].split("\n### ")[0]

@@ -45,6 +45,7 @@ class RunFacts:
         hardware: that trained.
         peak_gpu_bytes: most memory that was allocated on the GPU; None without a GPU.
         stopped: why training ended, e.g. which epochs early stopping saw no better loss in.
+        frozen: whether the threshold was frozen on validation clips; else it is a default.
     """
 
     name: str
@@ -57,6 +58,7 @@ class RunFacts:
     hardware: str = ""
     peak_gpu_bytes: int | None = None
     stopped: str = ""
+    frozen: bool = True
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def render(
 
     Args:
         run: what to say of the run.
-        contract: of the model; its threshold was frozen on validation clips.
+        contract: of the model, with its threshold.
         scores: of the clips that judge.
         judge_split: their name.
         evidence: what else the run has kept; sections without evidence are left out.
@@ -109,11 +111,11 @@ def document(
         *_data(run, evidence.sides),
         *_training(evidence.history, plots),
         *_validation(run, validation, len(evidence.validation_scores)),
-        *_judgement(judged, judge_split, plots),
+        *_judgement(judged, judge_split, plots, frozen=run.frozen),
         *_breakdowns(judged, evidence.sides.get(judge_split, ())),
         *_findings(signs, recommendations(judged, evidence.history, signs, evidence.sides)),
         "## How to read this",
-        _HOW_TO_READ,
+        _HOW_TO_READ.format(threshold=_FROZEN if run.frozen else _DEFAULT),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -122,11 +124,18 @@ _HOW_TO_READ = (
     "The clip score is the mean of the calibrated log-odds of its windows. Intervals are 95 % bootstrap "
     "intervals that resample groups of clips which share a person or footage. *To beat* is what knowing "
     "nothing gets: accuracy has to beat always giving the more frequent answer, F1 always answering fake, "
-    "average precision the share of fakes. The threshold was frozen on genuine validation clips before any "
-    "clip of the judging split was scored. With fewer than 100 genuine clips, TPR at 1 % FPR is that "
-    "without any false alarm. The calibration error of few clips is overestimated, in resamples more so: "
-    "its interval may lie above it. The control sees container facts alone (size, rates, duration): a model "
-    "that is no better may have learnt no more than where clips come from."
+    "average precision the share of fakes. {threshold} With fewer than 100 genuine clips, TPR at 1 % FPR is "
+    "that without any false alarm. The calibration error of few clips is overestimated, in resamples more "
+    "so: its interval may lie above it. The control sees container facts alone (size, rates, duration): a "
+    "model that is no better may have learnt no more than where clips come from."
+)
+
+_FROZEN = (
+    "The threshold was frozen on genuine validation clips before any clip of the judging split was scored."
+)
+_DEFAULT = (
+    "The threshold is a default: no genuine validation clip got a score to freeze it on, so accuracy, F1 and "
+    "the false alarms at it say little."
 )
 
 
@@ -186,10 +195,10 @@ def _validation(run: RunFacts, scored: Scored, clips: int) -> list[str]:
     return sections
 
 
-def _judgement(judged: Judgement, judge_split: str, plots: Collection[str]) -> list[str]:
+def _judgement(judged: Judgement, judge_split: str, plots: Collection[str], *, frozen: bool) -> list[str]:
     return [
         f"## Clips of `{judge_split}`",
-        headline_table(judged),
+        headline_table(judged, frozen=frozen),
         *_images(plots, "roc.png", "pr.png", "reliability.png", "score_histogram.png"),
         "### Confusion matrix",
         confusion_table(judged.scores, judged.threshold),

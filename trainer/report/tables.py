@@ -111,8 +111,13 @@ def best_f1_line(history: Sequence[Epoch]) -> str:
     return line + ". It is reported and chooses nothing."
 
 
-def headline_table(judged: Judgement) -> str:
-    """Every figure with its interval and what knowing nothing gets, and the clips without a score."""
+def headline_table(judged: Judgement, *, frozen: bool = True) -> str:
+    """Every figure with its interval and what knowing nothing gets, and the clips without a score.
+
+    Args:
+        judged: the figures.
+        frozen: whether the threshold was frozen on validation clips; else it is a default.
+    """
     scores, figures = judged.scores, judged.figures
     s = Scored.of(scores)
     silent = Counter(x.label for x in scores if x.logit is None)
@@ -126,8 +131,9 @@ def headline_table(judged: Judgement) -> str:
             rows.append(["AUC of container facts only (control)", shown(judged.metadata), ""])
         else:
             rows.append([d.title, value, level])
+    origin = "frozen on genuine validation clips" if frozen else "a default, frozen on nothing"
     rows += [
-        ["threshold (frozen on genuine validation clips)", f"{judged.threshold:.3f}", ""],
+        [f"threshold ({origin})", f"{judged.threshold:.3f}", ""],
         ["genuine clips without a score", f"{silent[0]} of {totals[0]}", ""],
         ["generated clips without a score", f"{silent[1]} of {totals[1]}", ""],
     ]
