@@ -13,6 +13,7 @@ from avff.trainer.config import DataSettings, RunSettings
 from avff.trainer.data.manifest import Clip
 from avff.trainer.data.splits import LeakError, Split, SplitError, group_of
 from avff.trainer.datasets import DatasetError
+from avff.trainer.pipeline import carry_out
 from avff.trainer.run_data import RunData, check_places, divide, load_data
 from tests.support.training import fill_cache, make_clip, write_manifest
 
@@ -170,6 +171,9 @@ def test_root_without_the_clips_is_refused_before_training(tmp_path: Path) -> No
         "set data.root or AVFF_DATA to the folder the clips lie in"
     )
     assert exit_code_of(caught.value) == 65
+    with pytest.raises(DatasetError):
+        carry_out(settings_of(tmp_path, root=tmp_path), data, "avff-train", dry=True)
+    assert not (tmp_path / "runs").exists()
     for clip in JUDGES:
         (tmp_path / clip.path).write_bytes(b"")
     check_places(data)
