@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
 
 from avff.trainer.report.history import Epoch, append_epoch
 
@@ -113,26 +113,6 @@ _CALMER = (
 )
 
 
-class StayStopped(Callback):
-    """Keeps a stage that early stopping has ended from being gone on with.
-
-    Lightning restores the counts of early stopping, but not that they had run out: a run that was
-    killed after its last checkpoint, before the stage was marked as finished, would train on.
-
-    Args:
-        stopping: early stopping of the stage.
-    """
-
-    def __init__(self, stopping: EarlyStopping) -> None:
-        self._stopping = stopping
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Once the checkpoint's counts are in place, before the first epoch."""
-        del pl_module
-        if has_stopped(self._stopping):
-            trainer.should_stop = True
-
-
 class LearningRate(Callback):
     """Logs ``lr`` for TensorBoard: one line, for all groups of a stage's optimiser follow one schedule.
 
@@ -181,10 +161,11 @@ class StopSignal(Callback):
 
     def __init__(self) -> None:
         self._received: int | None = None
+        self._is_armed = False
 
     @contextmanager
     def armed(self) -> Iterator[None]:
-        """Catch the signals meanwhile; Lightning leaves handlers alone that are already there.
+        """Catch the signals meanwhile.
 
         Raises:
             Stopped: in place of an error that came after a signal: other processes of the run get it
@@ -194,6 +175,7 @@ class StopSignal(Callback):
             yield  # signals reach the main thread only
             return
         before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+        self._is_armed = True
         try:
             yield
         except RuntimeError as error:
@@ -201,8 +183,19 @@ class StopSignal(Callback):
                 raise
             raise Stopped(self._received) from error
         finally:
+            self._is_armed = False
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take SIGTERM back from Lightning, which has only now put its handler before ours.
+
+        Its handler tells the other processes at once, in the midst of the gradients that they exchange:
+        all of them then wait for each other until they are killed.
+        """
+        del trainer, pl_module
+        if self._is_armed:
+            signal.signal(signal.SIGTERM, self._note)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """After every step.
@@ -224,24 +217,3 @@ class StopSignal(Callback):
         # Together: a process that ended a step earlier would leave the others waiting for its gradients.
         if trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
             raise Stopped(self._received or signal.SIGTERM)
-
-
-def has_stopped(stopping: EarlyStopping) -> bool:
-    """Whether early stopping has run out of patience."""
-    return int(stopping.wait_count) >= int(stopping.patience)
-
-
-def why_it_ended(stopping: EarlyStopping | None, *, epochs: int) -> str:
-    """Return, for the report, what ended a stage; epochs count from 1.
-
-    Args:
-        stopping: the callback that could have ended it early, or None.
-        epochs: that were planned.
-    """
-    if stopping is None or not has_stopped(stopping):
-        return f"all {epochs} epochs were trained"
-    best = float(stopping.best_score)
-    return (
-        f"stopped after epoch {stopping.stopped_epoch + 1}: {stopping.monitor} had not improved on "
-        f"{best:.4f} by more than {abs(stopping.min_delta):g} for {stopping.patience} epochs"
-    )

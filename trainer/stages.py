@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,15 +22,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
 
-from avff.trainer.callbacks import (
-    EpochSeed,
-    FiniteLoss,
-    History,
-    LearningRate,
-    StayStopped,
-    StopSignal,
-    why_it_ended,
-)
+from avff.trainer.callbacks import EpochSeed, FiniteLoss, History, LearningRate, StopSignal
 from avff.trainer.checkpoints import DurableCheckpointIO, newest_whole
 from avff.trainer.config import RunSettings, StoppingSettings
 from avff.trainer.distributed import Dealt, trainer_settings, world
@@ -37,6 +31,7 @@ from avff.trainer.ema import Ema
 from avff.trainer.memory import enough_memory
 from avff.trainer.paths import RunPaths
 from avff.trainer.spent import Ledger, ledger_of
+from avff.trainer.stopping import StayStopped, why_it_ended
 
 FINAL = "whole"
 """The stage whose best checkpoint is the run's ``best_model.pth``."""
@@ -295,5 +290,13 @@ def _start_worker(worker: int) -> None:
     del worker
     torch.set_num_threads(1)
     # torchrun sends it to every process there is; the process that trains decides what it means, and a
-    # worker that died of it would end the step with an error.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # worker that died of it would end the step with an error.  That process itself uses it too, at its end,
+    # and would wait for ever for a worker that heard nothing at all.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

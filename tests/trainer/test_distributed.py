@@ -5,21 +5,25 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from avff.trainer.callbacks import Stopped
 from avff.trainer.checkpoints import load_verified
 from avff.trainer.config import RunSettings
 from avff.trainer.data.splits import Split
 from avff.trainer.data.windows import Batch, TrainingWindows
 from avff.trainer.distributed import Dealt, World, world
+from avff.trainer.module import AvffModule
 from avff.trainer.paths import RunPaths
 from avff.trainer.report.history import read_history
 from avff.trainer.run import fit
@@ -33,6 +37,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
 ]
 WINDOWS, EPOCHS = 8, 2
+Work = Callable[[int, int, RunSettings, RunData], None]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -115,22 +120,39 @@ def train_as(rank: int, port: int, settings: RunSettings, data: RunData) -> None
         return original(self, index)
 
     TrainingWindows.__getitem__ = noting  # type: ignore[method-assign]
-    fit(settings, data, RunPaths(settings.output, settings.name))
+    try:
+        fit(settings, data, RunPaths(settings.output, settings.name))
+    except Stopped as stopped:
+        sys.exit(stopped.exit_code)
 
 
-def train_as_two(settings: RunSettings, data: RunData) -> None:
+def train_until_told(rank: int, port: int, settings: RunSettings, data: RunData) -> None:
+    """Train as one of two processes; the second gets a SIGTERM in the second epoch, before a step."""
+    original = AvffModule.training_step
+
+    def training_step(self: AvffModule, batch: Batch, index: int) -> Tensor:
+        if self.current_epoch == 1 and rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, index)
+
+    AvffModule.training_step = training_step  # type: ignore[method-assign]
+    train_as(rank, port, settings, data)
+
+
+def train_as_two(settings: RunSettings, data: RunData, work: Work = train_as) -> list[int | None]:
+    """Train as two processes, and return their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # Not forked: autograd has threads of its own by now.
     spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=train_as, args=(rank, port, settings, data)) for rank in range(2)]
+    processes = [spawn.Process(target=work, args=(rank, port, settings, data)) for rank in range(2)]
     try:
         for process in processes:
             process.start()
         for process in processes:
             process.join(200)
-        assert [process.exitcode for process in processes] == [0, 0]
+        return [process.exitcode for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -178,7 +200,7 @@ def test_two_processes_learn_what_one_with_the_doubled_batch_does(data: RunData,
     start.mkdir(parents=True)
     for file in RunPaths(alone.output, "tiny").checkpoints.glob("encoders*"):
         shutil.copy(file, start)
-    train_as_two(two, data)
+    assert train_as_two(two, data) == [0, 0]
     drawn = [
         sorted(map(str.split, (two.output / f"drawn-{rank}.txt").read_text().splitlines()))
         for rank in range(2)
@@ -193,3 +215,13 @@ def test_two_processes_learn_what_one_with_the_doubled_batch_does(data: RunData,
     assert any((by_one[k] - before[k]).abs().max() > 1e-3 for k in by_one if k in before)
     for name, value in by_one.items():
         torch.testing.assert_close(by_two[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_signal_to_one_process_ends_both_after_the_step(data: RunData, tmp_path: Path) -> None:
+    """Neither waits for the other: both end with the shell's code, and the last whole epoch is kept."""
+    settings = make_settings(tmp_path, 2).model_copy(update={"encoders": None})
+    settings = settings.model_copy(
+        update={"train": settings.train.model_copy(update={"frozen_encoders": False})}
+    )
+    assert train_as_two(settings, data, train_until_told) == [143, 143]
+    assert load_verified(RunPaths(tmp_path, "tiny").checkpoints / "last.pth")["epoch"] == 0

@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ from avff.trainer.paths import RunPaths
 from avff.trainer.report.history import read_history
 from avff.trainer.run import check_settings, dry_run, fit, load_network, training_windows
 from avff.trainer.run_data import RunData
-from avff.trainer.stages import FINAL
+from avff.trainer.stages import FINAL, _start_worker
 from tests.support.training import fill_cache, make_clip
 
 pytestmark = [
@@ -368,6 +370,29 @@ def test_signal_to_every_process_is_as_one_to_the_first(
     assert stopped.value.exit_code == 143
     assert stopped.value.__cause__ is None, "no worker has failed"
     assert load_verified(paths_of(settings).checkpoints / "last.pth")["epoch"] == 0
+
+
+def idle_worker(ready: Event) -> None:
+    _start_worker(0)
+    ready.set()
+    time.sleep(300)
+
+
+def test_worker_hears_its_parent_only() -> None:
+    """A SIGTERM to all leaves it at work; at the end its parent waits for it, and is not kept waiting."""
+    ready = multiprocessing.Event()
+    worker = multiprocessing.Process(target=idle_worker, args=(ready,), daemon=True)
+    worker.start()
+    try:
+        assert ready.wait(60)
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+        worker.join(1)
+        assert worker.is_alive()
+        worker.terminate()
+        worker.join(60)
+        assert worker.exitcode == 0
+    finally:
+        worker.kill()
 
 
 def test_failure_that_follows_a_signal_is_the_signals(
