@@ -49,7 +49,6 @@ class Mailbox(Generic[T]):
         self.dropped = 0
         self._items: deque[T] = deque()
         self._closed = False
-        self._wanted = 1
         # Locks are first come, first served: many streams that feed one engine take turns.
         self._put_turn = asyncio.Lock()
         self._get_turn = asyncio.Lock()
@@ -101,19 +100,13 @@ class Mailbox(Generic[T]):
         """
         return (await self.get_many(1))[0]
 
-    async def get_many(self, max_items: int, *, fill: bool = False) -> list[T]:
+    async def get_many(self, max_items: int) -> list[T]:
         """Return what waits, oldest first: at least one item, at most ``max_items``.
-
-        Args:
-            max_items: most items wanted.
-            fill: wait for as many (or as the mailbox holds); after :meth:`close`, take what is left.
 
         Raises:
             MailboxClosed: it is closed and empty.
         """
         async with self._get_turn:
-            self._wanted = min(max_items, self.capacity) if fill else 1
-            self._signal()
             await self._may_get.wait()
             if not self._items:
                 raise MailboxClosed
@@ -132,11 +125,11 @@ class Mailbox(Generic[T]):
         self._closed = True
         self._signal()
 
-    async def batches(self, max_items: int, *, fill: bool = False) -> AsyncIterator[list[T]]:
+    async def batches(self, max_items: int) -> AsyncIterator[list[T]]:
         """Yield :meth:`get_many` until the mailbox is closed and empty."""
         while True:
             try:
-                taken = await self.get_many(max_items, fill=fill)
+                taken = await self.get_many(max_items)
             except MailboxClosed:
                 return
             yield taken
@@ -161,7 +154,7 @@ class Mailbox(Generic[T]):
 
     def _signal(self) -> None:
         """Set both events to what is true now; they are levels, so no wake-up can be lost."""
-        _set(self._may_get, len(self._items) >= self._wanted or self._closed)
+        _set(self._may_get, bool(self._items) or self._closed)
         _set(self._may_put, len(self._items) < self.capacity or self._closed)
 
 

@@ -194,8 +194,7 @@ class Stream:
         settings = self._settings.rolling
         rolling = RollingScore(time_constant_s=settings.time_constant_s, reset_after_s=settings.reset_after_s)
         state = engine.new_state()
-        # A full batch costs a quarter less per slice, and nobody waits for a file's single scores.
-        async for slices in self._slices.batches(self._settings.batch, fill=not self.source.paced):
+        async for slices in self._slices.batches(self._settings.batch):
             for prediction in await self._engine.predict(state, slices):
                 summary.push(prediction)
                 event = score_event(

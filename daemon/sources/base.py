@@ -26,7 +26,6 @@ class Source(Protocol):
     Attributes:
         name: of the stream, unique within the daemon.
         live: whether time goes on without us; live streams drop rather than wait.
-        paced: whether media comes at its own speed: then a score must not wait for the next.
         has_video, has_audio: which tracks there are; known once the source is open.
         max_skew_ns: how far picture and sound may arrive apart, in ns; None for the engine's default.
         dropped: items lost so far because nobody took them in time.
@@ -36,8 +35,6 @@ class Source(Protocol):
     def name(self) -> str: ...
     @property
     def live(self) -> bool: ...
-    @property
-    def paced(self) -> bool: ...
     @property
     def has_video(self) -> bool: ...
     @property

@@ -72,7 +72,7 @@ class FileSource:
         self.has_video = False
         self.has_audio = False
         self._path = path
-        self.paced = settings.realtime
+        self._realtime = settings.realtime
         self._box: Mailbox[list[MediaItem]] = Mailbox(settings.queues.file_batches)
         self._worker = Worker(f"decode:{name}")
         self._stopping = threading.Event()
@@ -147,8 +147,8 @@ class FileSource:
         assert self._reader is not None, "open before reading"
         end_ns = 0
         try:
-            items = self._at_own_speed(self._reader) if self.paced else iter(self._reader)
-            for batch in _batches(items, 1 if self.paced else BATCH_ITEMS):
+            items = self._paced(self._reader) if self._realtime else iter(self._reader)
+            for batch in _batches(items, 1 if self._realtime else BATCH_ITEMS):
                 asyncio.run_coroutine_threadsafe(self._box.put(batch), loop).result()
                 end_ns = max(end_ns, *(item.pts_ns for item in batch))
         except MailboxClosed:
@@ -167,7 +167,7 @@ class FileSource:
         why = "; ".join(filter(None, (reader.truncated, gaps)))
         return f"{self._path}: broke off after {end_ns / NS_PER_S:.1f} s ({why}); scored to that point"
 
-    def _at_own_speed(self, items: Iterable[MediaItem]) -> Iterator[MediaItem]:
+    def _paced(self, items: Iterable[MediaItem]) -> Iterator[MediaItem]:
         """Hold each item until its media time has come; it "arrives" then."""
         start_ns: int | None = None
         for item in items:

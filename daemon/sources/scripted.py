@@ -20,7 +20,7 @@ class ScriptedSource:
         items: what to play; which tracks there are follows from it.
         name: of the stream.
         live: whether items are dropped when nobody takes them.
-        pause_s: time between items; without one they come as fast as they are taken.
+        pause_s: time between items.
         error: raised after the last item.
         capacity: items that wait at most.
         endless: do not end by itself.
@@ -41,7 +41,6 @@ class ScriptedSource:
     ) -> None:
         self.name = name
         self.live = live
-        self.paced = live or pause_s > 0
         self.has_video = any(isinstance(item, VideoFrame) for item in items)
         self.has_audio = any(isinstance(item, AudioBlock) for item in items)
         self.opened = False

@@ -95,7 +95,6 @@ class WebcamSource:
     """
 
     live = True
-    paced = True
     has_video = True
     has_audio = False
     max_skew_ns: int | None = 200_000_000

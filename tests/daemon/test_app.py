@@ -90,16 +90,6 @@ async def test_slow_engine_holds_a_file_back() -> None:
     assert max(len(batch) for batch in predictor.batches) <= 8
 
 
-async def test_only_a_stream_at_its_own_speed_is_scored_hop_by_hop() -> None:
-    """A file as fast as it goes fills the engine's batches; where time matters nothing waits for more."""
-    hurried, paced = ScriptedPredictor(), ScriptedPredictor()
-    assert await _daemon([ScriptedSource(pictures(100))], hurried, [RecordingSink()]).run() == ExitCode.OK
-    assert [len(batch) for batch in hurried.batches] == [8, 5]
-    source = ScriptedSource(pictures(100), pause_s=0.005)
-    assert await _daemon([source], paced, [RecordingSink()]).run() == ExitCode.OK
-    assert len(paced.batches) > 8
-
-
 async def test_slow_engine_on_a_live_source_drops_the_oldest_and_counts() -> None:
     """Time does not wait: the newest slices are scored, the losses are in the events."""
     source = ScriptedSource(pictures(400), live=True, pause_s=0.001)

@@ -77,39 +77,6 @@ async def test_get_many_takes_what_waits_up_to_the_limit() -> None:
     assert await box.get_many(3) == [3, 4]
 
 
-async def test_fill_waits_for_a_full_batch_or_the_end() -> None:
-    """With ``fill`` fewer items come only once the mailbox is closed, and never more than it holds."""
-    box: Mailbox[int] = Mailbox(4)
-    taking = asyncio.create_task(box.get_many(3, fill=True))
-    for item in range(2):
-        await box.put(item)
-        await _settle()
-        assert not taking.done()
-    await box.put(2)
-    assert await taking == [0, 1, 2]
-    more = asyncio.create_task(box.get_many(9, fill=True))
-    for item in range(3, 7):
-        await box.put(item)
-    assert await more == [3, 4, 5, 6]
-    rest = asyncio.create_task(box.get_many(3, fill=True))
-    await box.put(7)
-    await _settle()
-    assert not rest.done()
-    box.close()
-    assert await rest == [7]
-
-
-async def test_cancelled_fill_leaves_no_wish_behind() -> None:
-    """The next plain get does not wait for the batch that the cancelled one wanted."""
-    box: Mailbox[int] = Mailbox(4)
-    await box.put(1)
-    taking = asyncio.create_task(box.get_many(3, fill=True))
-    await _settle()
-    taking.cancel()
-    await _settle()
-    assert await box.get() == 1
-
-
 async def test_cancel_get_before_first_item_loses_nothing() -> None:
     """A cancelled get leaves the next item to the next get."""
     box: Mailbox[int] = Mailbox(1)
