@@ -1,9 +1,8 @@
-"""The stages that compute, each in a thread it owns.
+"""The two stages that compute, each in a thread it owns.
 
-``FrontendRunner`` is one stream's: faces are followed in order, so it cannot be
-shared.  Following them takes the longest of all stages; what need not happen in
-that thread, the cutting, has a second one.  ``EngineRunner`` is everybody's: one
-model, one thread, and as many slices in one call as the streams have ready.
+``FrontendRunner`` is one stream's: faces are tracked in order, so it cannot be
+shared.  ``EngineRunner`` is everybody's: one model, one thread, and as many slices
+in one call as the streams have ready.
 """
 
 from __future__ import annotations
@@ -29,22 +28,14 @@ LOADING_GRACE_S = 0.2
 Batch: TypeAlias = "Sequence[tuple[StreamState, Slice]]"
 
 
-class Uncut(Protocol):
-    """What the daemon needs of :class:`avff.engine.frontend.UncutSlice`."""
-
-    def cut(self) -> Slice:
-        """Cut the faces out, in any thread."""
-        ...
-
-
 class SlicesFromMedia(Protocol):
     """What the daemon needs of :class:`avff.engine.frontend.Frontend`."""
 
-    def follow(self, item: MediaItem) -> Sequence[Uncut]:
+    def push(self, item: MediaItem) -> list[Slice]:
         """Take in an item; return the slices it completes."""
         ...
 
-    def follow_rest(self) -> Sequence[Uncut]:
+    def flush(self) -> list[Slice]:
         """Return the last, partial slice."""
         ...
 
@@ -75,7 +66,7 @@ class LoadedEngine:
 
 
 class FrontendRunner:
-    """One stream's front-end, made and run in one thread, and a second one that cuts faces out.
+    """One stream's front-end, made and run in one thread.
 
     Args:
         name: of the stream.
@@ -84,7 +75,6 @@ class FrontendRunner:
 
     def __init__(self, name: str, make: Callable[[], SlicesFromMedia]) -> None:
         self._worker = Worker(f"faces:{name}")
-        self._cutter = Worker(f"cut:{name}")
         self._make = make
         self._frontend: SlicesFromMedia | None = None
         self._refused: MediaError | None = None
@@ -93,35 +83,30 @@ class FrontendRunner:
         """Begin to load; the future ends when the front-end is ready."""
         return self._worker.submit(self._load)
 
-    async def follow(self, items: Sequence[MediaItem]) -> list[Uncut]:
-        """Take in a batch of items and return the slices it completes, their faces still to be cut."""
-        return await self._worker.run(self._follow, items)
+    async def push(self, items: Sequence[MediaItem]) -> list[Slice]:
+        """Take in a batch of items and return the slices it completes."""
+        return await self._worker.run(self._push, items)
 
-    async def follow_rest(self) -> Sequence[Uncut]:
+    async def flush(self) -> list[Slice]:
         """Return the last, partial slice."""
-        return await self._worker.run(self._ready().follow_rest)
-
-    async def cut(self, pieces: Sequence[Uncut]) -> list[Slice]:
-        """Cut the faces of slices out, while :meth:`follow` goes on with the next."""
-        return await self._cutter.run(lambda: [piece.cut() for piece in pieces])
+        return await self._worker.run(self._ready().flush)
 
     async def close(self) -> None:
-        """End the threads; one that still loads models is left alone, there is nothing in it to save."""
+        """End the thread; one that still loads models is left alone, there is nothing in it to save."""
         loading = self._frontend is None
-        await self._cutter.close()
         await self._worker.close(LOADING_GRACE_S if loading else CLOSE_TIMEOUT_S, warn=not loading)
 
     def _load(self) -> None:
         self._frontend = self._make()
 
-    def _follow(self, items: Sequence[MediaItem]) -> list[Uncut]:
+    def _push(self, items: Sequence[MediaItem]) -> list[Slice]:
         frontend = self._ready()
         if self._refused is not None:
             raise self._refused
-        made: list[Uncut] = []
+        made: list[Slice] = []
         try:
             for item in items:
-                made += frontend.follow(item)
+                made += frontend.push(item)
         except MediaError as error:
             # What the earlier items completed is still scored; the error comes with the next batch.
             self._refused = error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -14,7 +14,7 @@ from avff.daemon.errors import DaemonError, ExitCode, SourceError, exit_code_of
 from avff.daemon.events import SummaryEvent, score_event
 from avff.daemon.mailbox import Mailbox, MailboxClosed, Policy
 from avff.daemon.rolling import RollingScore
-from avff.daemon.runner import EngineRunner, FrontendRunner, LoadedEngine, SlicesFromMedia, Uncut
+from avff.daemon.runner import EngineRunner, FrontendRunner, LoadedEngine, SlicesFromMedia
 from avff.daemon.sinks.base import Publisher
 from avff.daemon.sources.base import Source
 from avff.daemon.summary import Summariser
@@ -70,8 +70,6 @@ class Stream:
         self._slices: Mailbox[Slice] = (
             Mailbox(queues.live_slices, Policy.DROP_OLDEST) if source.live else Mailbox(queues.file_slices)
         )
-        # Waits for both kinds of source: what a slow stage costs is dropped where items are small.
-        self._uncut: Mailbox[Sequence[Uncut]] = Mailbox(1)
         self._task: asyncio.Task[Any] | None = None
         self._running = False
         self._stopped = False
@@ -132,15 +130,13 @@ class Stream:
 
     async def _score_all(self, engine: LoadedEngine, spawn: Spawn) -> None:
         summary = Summariser(engine.threshold)
-        reading, cutting = spawn(self._read()), spawn(self._cut())
+        reading = spawn(self._read())
         try:
             await self._score(engine, summary)
         finally:
             self.source.stop()
-            self._uncut.close()
             self._slices.close()
             await reading
-            await cutting
         result = summary.result()
         if self._broken is not None and self._broken.exit_code and not result.end_ns:
             return  # nothing was there to sum up; the error says why
@@ -160,34 +156,22 @@ class Stream:
         try:
             try:
                 async for items in self.source:
-                    await self._hand_on(await self._frontend.follow(items))
-                await self._frontend.follow([])  # an item of the last batch may have been refused
+                    await self._hand_on(await self._frontend.push(items))
+                await self._frontend.push([])  # an item of the last batch may have been refused
             except SourceError as error:
                 self._broken = error
             except MediaError as error:
                 # Items the front-end refuses (time stamps that leap) end the stream like a torn file.
                 self._broken = SourceError(f"{self.source.name}: {error}; scored to that point", ExitCode.OK)
-            await self._hand_on(await self._frontend.follow_rest())
+            await self._hand_on(await self._frontend.flush())
         except MailboxClosed:
             log.debug("%s: nobody takes slices any more", self.source.name)
         finally:
-            self._uncut.close()
-
-    async def _hand_on(self, pieces: Sequence[Uncut]) -> None:
-        if pieces:
-            await self._uncut.put(pieces)
-
-    async def _cut(self) -> None:
-        """Faces out of their pictures, beside the reading."""
-        try:
-            async for pieces in self._uncut:
-                for made in await self._frontend.cut(pieces):
-                    await self._slices.put(made)
-        except MailboxClosed:
-            log.debug("%s: nobody takes slices any more", self.source.name)
-        finally:
-            self._uncut.close()
             self._slices.close()
+
+    async def _hand_on(self, slices: list[Slice]) -> None:
+        for made in slices:
+            await self._slices.put(made)
 
     async def _score(self, engine: LoadedEngine, summary: Summariser) -> None:
         """Slices to events, in order."""

@@ -4,23 +4,18 @@
 and joins both modalities slice by slice.  It has no clock and no thread: what it
 returns depends only on the items and their time stamps, so a file gives the same
 slices at full speed, in real time and in training.
-
-Following faces is bound to the order of the pictures; cutting them out is not.  So
-``follow`` leaves the cutting to be done elsewhere, and ``push`` does both.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from avff.engine.errors import MediaError
-from avff.engine.faces.alignment import FaceSlicer, PlacedFace, Seen
+from avff.engine.faces.alignment import FaceSlicer, Seen
 from avff.engine.faces.models import FaceModels
 from avff.engine.faces.tracker import FaceTracker, TrackedFace
 from avff.engine.grid import FrameGrid, GridFrame, SampleGrid
-from avff.engine.media import NS_PER_S, AudioBlock, Bool, Float32, MediaItem, VideoFrame
+from avff.engine.media import NS_PER_S, AudioBlock, Bool, MediaItem, VideoFrame
 from avff.engine.resample import AudioNormaliser
 from avff.engine.slices import FaceSlice, Slice
 from avff.engine.spec import SPEC
@@ -33,28 +28,6 @@ MAX_RETURN_NS = NS_PER_S
 """Stamps that go back further mean that the timeline began anew, not that pictures were reordered."""
 _KEEP_MAIN = 0.5
 """The main face stays the main face while it is at least this part of the largest one's area."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class UncutSlice:
-    """A complete slice whose faces may still be in their pictures."""
-
-    _index: int
-    _picture: _PictureSlice
-    _audio: Float32
-    _audio_ok: float
-    _has_video: bool
-    _has_audio: bool
-    _captured_ns: int
-
-    def cut(self) -> Slice:
-        """Cut the faces out.  It touches nothing else of the front-end: any thread may do it, once."""
-        picture = self._picture
-        picture.cut()
-        return Slice(
-            self._index, picture.main, picture.others, picture.ok, picture.repeated,
-            self._audio, self._audio_ok, self._has_video, self._has_audio, self._captured_ns,
-        )  # fmt: skip
 
 
 class Frontend:
@@ -88,18 +61,6 @@ class Frontend:
         """Take the next picture or sound and return the slices it completes.
 
         Raises:
-            MediaError: see :meth:`follow`.
-        """
-        return [piece.cut() for piece in self.follow(item)]
-
-    def flush(self) -> list[Slice]:
-        """End the stream: return what is left, the last slice if at least half of it arrived."""
-        return [piece.cut() for piece in self.follow_rest()]
-
-    def follow(self, item: MediaItem) -> list[UncutSlice]:
-        """Do the same as :meth:`push`, but for cutting the faces out.
-
-        Raises:
             MediaError: the time stamp leaps ahead by more than ``MAX_JUMP_NS`` or back by more
                 than ``MAX_RETURN_NS``.
         """
@@ -111,8 +72,8 @@ class Frontend:
             self._hear(item)
         return self._emit(self._ready())
 
-    def follow_rest(self) -> list[UncutSlice]:
-        """Do the same as :meth:`flush`, but for cutting the faces out."""
+    def flush(self) -> list[Slice]:
+        """End the stream: return what is left, the last slice if at least half of it arrived."""
         for placed in self._normaliser.flush():
             self._samples.write(placed.start, placed.pcm)
         slots = max(self._pictures.end_slot, self._samples.end * SPEC.fps // SPEC.rate_hz)
@@ -149,45 +110,37 @@ class Frontend:
         late = max(self._video_ns(), self._audio_ns()) - self._max_skew_ns
         return max(both, late) // SPEC.slice_ns
 
-    def _emit(self, until: int) -> list[UncutSlice]:
+    def _emit(self, until: int) -> list[Slice]:
         slices = []
         while self._next < until:
             slices.append(self._take())
         return slices
 
-    def _take(self) -> UncutSlice:
+    def _take(self) -> Slice:
         picture = self._pictures.take(self._next)
         audio, share = self._samples.take()
-        made = UncutSlice(
-            self._next, picture, audio, share, self._has_video, self._has_audio, self._captured_ns
-        )
+        made = Slice(
+            self._next, picture.main, picture.others, picture.ok, picture.repeated,
+            audio, share, self._has_video, self._has_audio, self._captured_ns,
+        )  # fmt: skip
         self._next += 1
         return made
 
 
 class _PictureSlice:
-    """The picture half of a slice while it fills up, and until its faces are cut out."""
+    """The picture half of a slice while it fills up."""
 
     def __init__(self) -> None:
         self.ok: Bool = np.zeros(SPEC.slice_frames, np.bool_)
         self.repeated: Bool = np.zeros(SPEC.slice_frames, np.bool_)
-        self.placed: list[PlacedFace] = []
-        """The main face first, then the others, largest first."""
         self.main: FaceSlice | None = None
         self.others: tuple[FaceSlice, ...] = ()
-
-    def cut(self) -> None:
-        """Cut the faces out and let go of the pictures; a second time it does nothing."""
-        if self.placed:
-            self.main, *others = [face.cut() for face in self.placed]
-            self.others, self.placed = tuple(others), []
 
 
 class _PictureSide:
     """Grid, faces and alignment; complete picture slices wait here for their sound.
 
-    The newest waits in whole pictures, since as a rule its sound is there at once; older ones
-    are cut, so that memory stays small whatever the skew.
+    Only cut faces wait, never whole pictures: memory stays small whatever the skew.
     """
 
     def __init__(self, models: FaceModels | None) -> None:
@@ -237,17 +190,16 @@ class _PictureSide:
         slicers = {t: self._slicers.get(t) or FaceSlicer(t) for t in tracks}
         # A track that is gone for a whole slice is not smoothed into its return.
         self._slicers = slicers
-        placed = [slicers[t].place([seen.get(t) for seen in self._seen]) for t in tracks]
-        placed.sort(key=_prominence, reverse=True)
-        if placed:
-            main = self._choose_main(placed)
-            self._filling.placed = [main, *(face for face in placed if face is not main)]
-        for waiting in self._done.values():
-            waiting.cut()
+        cut = [slicers[t].cut([seen.get(t) for seen in self._seen]) for t in tracks]
+        cut.sort(key=_prominence, reverse=True)
+        self._filling.main = self._choose_main(cut)
+        self._filling.others = tuple(face for face in cut if face is not self._filling.main)
         self._done[index] = self._filling
         self._filling, self._seen = _PictureSlice(), []
 
-    def _choose_main(self, faces: list[PlacedFace]) -> PlacedFace:
+    def _choose_main(self, faces: list[FaceSlice]) -> FaceSlice | None:
+        if not faces:
+            return None
         stay = next((f for f in faces if f.track == self._main_track), None)
         main = (
             stay if stay is not None and _prominence(stay) >= _KEEP_MAIN * _prominence(faces[0]) else faces[0]
@@ -256,5 +208,5 @@ class _PictureSide:
         return main
 
 
-def _prominence(face: PlacedFace) -> float:
+def _prominence(face: FaceSlice) -> float:
     return face.box[2] * face.box[3] * float(face.ok.mean())

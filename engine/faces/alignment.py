@@ -15,7 +15,7 @@ import numpy as np
 
 from avff.engine.faces.landmarks import NOSE_BASE
 from avff.engine.faces.tracker import TrackedFace, eye_centres
-from avff.engine.media import Bool, Float32, UInt8
+from avff.engine.media import Float32, UInt8
 from avff.engine.slices import FaceSlice
 from avff.engine.spec import SPEC
 
@@ -42,54 +42,29 @@ class FaceSlicer:
         self._track = track
         self._past: list[Float32 | None] = [None] * _REACH
 
-    def place(self, seen: list[Seen | None]) -> PlacedFace:
-        """Find where to cut in the pictures of one slice.
+    def cut(self, seen: list[Seen | None]) -> FaceSlice:
+        """Align the pictures of one slice.
 
         Args:
             seen: one entry per grid picture of the slice, None where the face was not found.
         """
         raw = self._past + [None if s is None else _placement(s.face.points) for s in seen]
-        self._past = raw[-_REACH:]
-        ok = np.array([s is not None for s in seen])
-        return PlacedFace(self._track, _last_box(seen), ok, seen, raw)
-
-    def cut(self, seen: list[Seen | None]) -> FaceSlice:
-        """Place and cut at once; arguments as in :meth:`place`."""
-        return self.place(seen).cut()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PlacedFace:
-    """One track through one slice, not cut out yet: the pixels can wait for another thread.
-
-    Attributes:
-        track: number of the face track.
-        box: x, y, width, height in the source picture, each 0…1, last picture with the face.
-        ok: bool ``[8]``, True where the face was found.
-    """
-
-    track: int
-    box: tuple[float, float, float, float]
-    ok: Bool
-    _seen: list[Seen | None]
-    _raw: list[Float32 | None]
-
-    def cut(self) -> FaceSlice:
-        """Cut the aligned faces out.  It depends on nothing but this object: any thread may do it."""
-        count = len(self._seen)
-        faces = np.zeros((count, SPEC.face_px, SPEC.face_px, 3), np.uint8)
-        landmarks = np.zeros((count, 468, 3), np.float32)
-        motion = np.zeros((count, 6), np.float32)
-        for i, s in enumerate(self._seen):
+        faces = np.zeros((len(seen), SPEC.face_px, SPEC.face_px, 3), np.uint8)
+        landmarks = np.zeros((len(seen), 468, 3), np.float32)
+        motion = np.zeros((len(seen), 6), np.float32)
+        for i, s in enumerate(seen):
             if s is None:
                 continue
-            to_picture = _smoothed(self._raw, i + _REACH)
+            to_picture = _smoothed(raw, i + _REACH)
             faces[i] = _warp(s.rgb, to_picture)
             landmarks[i] = _into_face(s.face.points, to_picture)
-            motion[i] = _motion(s.face.points, self._raw[i + _REACH - 1], self._raw[i + _REACH])
+            motion[i] = _motion(s.face.points, raw[i + _REACH - 1], raw[i + _REACH])
+        self._past = raw[-_REACH:]
         return FaceSlice(
-            self.track, faces, landmarks, motion,
-            ok=self.ok, eye_px=_mean_eye_distance(self._seen), box=self.box,
+            self._track, faces, landmarks, motion,
+            ok=np.array([s is not None for s in seen]),
+            eye_px=_mean_eye_distance(seen),
+            box=_last_box(seen),
         )  # fmt: skip
 
 

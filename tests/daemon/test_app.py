@@ -17,11 +17,11 @@ from avff.daemon.stream import StreamSettings
 from avff.daemon.worker import abandoned_threads
 from avff.engine.errors import AssetError, BackendError, ContractError, MediaError
 from avff.engine.media import MediaItem
+from avff.engine.slices import Slice
 from tests.support.scripted import (
     RecordingSink,
     ScriptedFrontend,
     ScriptedPredictor,
-    ScriptedUncut,
     loaded,
     pictures,
 )
@@ -191,10 +191,10 @@ async def test_item_that_the_front_end_refuses_ends_the_stream_like_a_torn_file(
     """Time stamps that leap: scored to that point, no traceback."""
 
     class Refusing(ScriptedFrontend):
-        def follow(self, item: MediaItem) -> list[ScriptedUncut]:
+        def push(self, item: MediaItem) -> list[Slice]:
             if item.pts_ns > 2_000_000_000:
                 raise MediaError("time stamps leap")
-            return super().follow(item)
+            return super().push(item)
 
     sink = RecordingSink()
     daemon = _daemon(
@@ -328,21 +328,16 @@ async def test_one_failing_sink_leaves_the_others_alone() -> None:
     assert len(kept.scores) == 13
 
 
-def _always(frontend: ScriptedFrontend) -> Callable[[Source], ScriptedFrontend]:
-    return lambda source: frontend
-
-
 async def test_a_bug_in_a_stage_is_not_swallowed() -> None:
     """Errors nobody planned for leave the group; nothing goes on without the stage."""
 
     class Broken(ScriptedFrontend):
-        def follow(self, item: MediaItem) -> list[ScriptedUncut]:
+        def push(self, item: MediaItem) -> list[Slice]:
             raise KeyError("a bug")
 
-    for broken in (Broken(), ScriptedFrontend(cut_error=KeyError("a bug"))):
-        source, sink = ScriptedSource(pictures(100), capacity=4), RecordingSink()
-        with pytest.raises(ExceptionGroup) as raised:
-            await _daemon([source], ScriptedPredictor(), [sink], make_frontend=_always(broken)).run()
-        assert raised.group_contains(KeyError)
-        assert source.closed
-        _assert_clean()
+    source, sink = ScriptedSource(pictures(9)), RecordingSink()
+    with pytest.raises(ExceptionGroup) as raised:
+        await _daemon([source], ScriptedPredictor(), [sink], make_frontend=lambda source: Broken()).run()
+    assert raised.group_contains(KeyError)
+    assert source.closed
+    _assert_clean()

@@ -70,42 +70,27 @@ def make_prediction(
     )
 
 
-class ScriptedUncut:
-    """A slice whose cutting may take a while, or raise."""
-
-    def __init__(self, made: Slice, *, delay_s: float = 0.0, error: Exception | None = None) -> None:
-        self._made, self._delay_s, self._error = made, delay_s, error
-
-    def cut(self) -> Slice:
-        time.sleep(self._delay_s)
-        if self._error is not None:
-            raise self._error
-        return self._made
-
-
 class ScriptedFrontend:
     """Makes a slice of every 8 items, whatever they are."""
 
-    def __init__(
-        self, *, delay_s: float = 0.0, cut_delay_s: float = 0.0, cut_error: Exception | None = None
-    ) -> None:
-        self._delay_s, self._cut_delay_s, self._cut_error = delay_s, cut_delay_s, cut_error
+    def __init__(self, *, delay_s: float = 0.0) -> None:
+        self._delay_s = delay_s
         self._items: list[MediaItem] = []
         self._next = 0
 
-    def follow(self, item: MediaItem) -> list[ScriptedUncut]:
+    def push(self, item: MediaItem) -> list[Slice]:
         time.sleep(self._delay_s)
         self._items.append(item)
         return self._take() if len(self._items) == SPEC.slice_frames else []
 
-    def follow_rest(self) -> list[ScriptedUncut]:
+    def flush(self) -> list[Slice]:
         return self._take() if self._items else []
 
-    def _take(self) -> list[ScriptedUncut]:
+    def _take(self) -> list[Slice]:
         made = make_slice(self._next, captured_ns=max(item.captured_ns for item in self._items))
         self._next += 1
         self._items = []
-        return [ScriptedUncut(made, delay_s=self._cut_delay_s, error=self._cut_error)]
+        return [made]
 
 
 class ScriptedPredictor:
