@@ -70,9 +70,12 @@ def calibrate(
             return None  # no such fakes in this run: nothing says how good the head is
         who = [clusters[int(i)] for i in np.flatnonzero(chosen)]
         evidence = values[chosen][:, [CLIP_OUTPUTS.index(h) for h in heads]].astype(np.float64)
-        figures[name] = bootstrap(auc, labels, _unseen(evidence, labels, who), who)
+        unseen = _unseen(evidence, labels, who)
+        judged = np.isfinite(unseen)
+        figures[name] = bootstrap(auc, labels[judged], unseen[judged], list(np.array(who)[judged]))
         weights, offset = _logistic(evidence, labels)
-        if figures[name].low <= 0.5 or not weights.any():
+        # Not "<=": where nothing could be judged, the bound is NaN, and nothing is offered.
+        if not figures[name].low > 0.5 or not weights.any():
             return None
         rounded = {h: round(float(w), 6) for h, w in zip(heads, weights, strict=True)}
         own = "any" if "any" in rounded else heads[0]
@@ -123,8 +126,11 @@ def _offered(fits: Mapping[str, Affine | None]) -> dict[str, Affine]:
 
 
 def _unseen(evidence: np.ndarray, labels: np.ndarray, who: Sequence[str]) -> np.ndarray:
-    """Return log-odds for each window by a fit on other groups: what the combination is worth."""
-    made = np.zeros(len(labels))
+    """Return log-odds for each window by a fit on other groups: what the combination is worth.
+
+    NaN where the other groups are none, or all of one class: no fit, so no figure either.
+    """
+    made = np.full(len(labels), np.nan)
     groups = np.array(who)
     for fold in np.array_split(np.random.default_rng(0).permutation(np.unique(groups)), FOLDS):
         out = np.isin(groups, fold)

@@ -112,6 +112,13 @@ def test_scores_are_never_turned_upside_down() -> None:
     assert all(figure.value <= 0.5 for figure in figures.values())
 
 
+def test_one_group_alone_gives_no_figure_and_no_score() -> None:
+    """Where no other group is there to fit on, the figure is undefined, not one half; nothing is offered."""
+    by_modality, by_part, figures = calibrate(make_logits(), NAMES, ["one"] * (EACH * len(NAMES)))
+    assert (by_modality, by_part) == ({}, {})
+    assert all(np.isnan(figure.value) for figure in figures.values())
+
+
 def test_people_and_not_windows_are_resampled() -> None:
     """Fakes that show on one person of four: surer when every window stands alone than they are."""
     logits = make_logits(shift=0.0)
