@@ -28,7 +28,7 @@ from avff.trainer.config import RunSettings
 from avff.trainer.data.windows import Batch
 from avff.trainer.model.avff import AvffConfig
 from avff.trainer.model.registry import build
-from avff.trainer.run import _encoder_stage, _supervised_stage
+from avff.trainer.run import encoder_stage, supervised_stage
 from avff.trainer.run_data import RunData, load_data
 from avff.trainer.stages import Stage, loader, precision_of
 from tools.bench import Row, print_table
@@ -115,16 +115,16 @@ def speed_settings(folder: Path) -> RunSettings:
 
 def _stages(settings: RunSettings, data: RunData) -> list[tuple[str, Stage, RunSettings]]:
     """Return the stages that are timed: both of the recipe, and the second with nothing frozen."""
-    encoders = _encoder_stage(settings, data, build(settings.model))
+    encoders = encoder_stage(settings, data, build(settings.model))
     assert encoders is not None, "the recipe has that stage"
     whole = settings.model_copy(
         update={"train": settings.train.model_copy(update={"frozen_encoders": False})}
     )
-    frozen = _supervised_stage(settings, data, build(settings.model))
+    frozen = supervised_stage(settings, data, build(settings.model))
     return [
         ("encoders on slices", encoders, settings),
         ("windows, encoders frozen", frozen, settings),
-        ("windows, all trained", _supervised_stage(whole, data, build(settings.model)), whole),
+        ("windows, all trained", supervised_stage(whole, data, build(settings.model)), whole),
     ]
 
 

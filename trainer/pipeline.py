@@ -33,7 +33,7 @@ from avff.trainer.checkpoints import save_durably
 from avff.trainer.config import RunSettings
 from avff.trainer.data.manifest import manifest_sha256
 from avff.trainer.data.splits import describe, group_of
-from avff.trainer.distributed import world
+from avff.trainer.distributed import say, world
 from avff.trainer.evaluate import ClipScore, judge, save_scores
 from avff.trainer.export import export_model
 from avff.trainer.metrics import Interval
@@ -125,11 +125,12 @@ def carry_out(settings: RunSettings, data: RunData, command: str, *, dry: bool =
     obstacle = export_obstacle(settings.model)
     if obstacle is None:
         check_places(data)
-    _say("\n".join(describe(data.split)))
-    _say(_size(settings))
+    for line in describe(data.split):
+        say(line)
+    say(_size(settings))
     if dry:
         dry_run(settings, data)
-        _say("dry run: one batch went through every stage; nothing was kept")
+        say("dry run: one batch went through every stage; nothing was kept")
         return None
     if not world().is_first:
         fit(settings, data, paths)
@@ -140,7 +141,7 @@ def carry_out(settings: RunSettings, data: RunData, command: str, *, dry: bool =
         weights = {"settings": json.dumps(recipe_of(settings))}
         net = load_network(settings, paths.checkpoints / finished[FINAL].checkpoint)
         save_durably({**weights, "weights": net.state_dict()}, paths.outputs / "best_model.pth")
-        _say(f"{obstacle}; no clip was judged. Weights in {paths.outputs}, figures in {paths.history}")
+        say(f"{obstacle}; no clip was judged. Weights in {paths.outputs}, figures in {paths.history}")
         return None
     exported = _export(settings, data, paths, finished)
     scores = judge(data.judges, data.root, paths.model, workers=max(1, settings.data.workers))
@@ -148,7 +149,7 @@ def carry_out(settings: RunSettings, data: RunData, command: str, *, dry: bool =
     _report(settings, data, exported, scores, finished, command)
     write_board(paths.tensorboard, paths.outputs, recipe_of(settings))
     _show_errors(data, exported, scores, paths)
-    _say(f"model in {paths.model}, report in {paths.report}")
+    say(f"model in {paths.model}, report in {paths.report}")
     return Outcome(exported.contract.calibration.threshold, scores)
 
 
@@ -234,7 +235,7 @@ def _threshold(genuine: Sequence[float], clips: int) -> tuple[float, str, bool]:
         f"{DEFAULT_THRESHOLD}, a default and not frozen: of {clips} validation clips no genuine one "
         "got a score"
     )
-    _say(f"the threshold is {origin}")
+    say(f"the threshold is {origin}")
     return DEFAULT_THRESHOLD, origin, False
 
 
@@ -295,8 +296,3 @@ def _hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, {os.cpu_count()} CPU cores"
     return f"{platform.machine()}, {os.cpu_count()} CPU cores, no GPU"
-
-
-def _say(text: str) -> None:
-    if world().is_first:
-        sys.stderr.write(text + "\n")

@@ -114,7 +114,8 @@ def _pretrain_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Sta
     return Stage("pretrain", PretrainStage(net, stage, steps), train, validation, stage.epochs, stage.batch)
 
 
-def _encoder_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage | None:
+def encoder_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage | None:
+    """Return the stage of the encoders alone, on single slices; None when it is turned off."""
     if settings.encoders is None:
         return None
     stage, whole = settings.encoders, settings.train
@@ -133,7 +134,8 @@ def _encoder_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stag
     return Stage("encoders", module, train, validation, stage.epochs, stage.batch)
 
 
-def _supervised_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage:
+def supervised_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage:
+    """Return the stage on whole windows, which makes the model."""
     whole = settings.train
     train = training_windows(settings, data)
     validation = validation_windows(settings, data)
@@ -146,7 +148,7 @@ def _supervised_stage(settings: RunSettings, data: RunData, net: nn.Module) -> S
 
 
 _STAGES: tuple[Callable[[RunSettings, RunData, nn.Module], Stage | None], ...] = (
-    _pretrain_stage, _encoder_stage, _supervised_stage,
+    _pretrain_stage, encoder_stage, supervised_stage,
 )  # fmt: skip
 
 

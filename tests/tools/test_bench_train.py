@@ -17,7 +17,7 @@ from avff.trainer.config import TrainSettings
 from avff.trainer.data.splits import Split
 from avff.trainer.model.avff import AvffConfig
 from avff.trainer.model.registry import build
-from avff.trainer.run import _supervised_stage
+from avff.trainer.run import supervised_stage
 from avff.trainer.run_data import RunData
 from tests.support.training import SMALL, fill_cache, make_clip
 from tools import bench_train
@@ -157,7 +157,7 @@ def test_speeds_are_of_a_whole_epoch_and_of_a_whole_step(tmp_path: Path) -> None
     split = Split(tuple(clips), tuple(clips))
     settings = tiny_settings(tmp_path, seed=0)
     net = build(settings.model)
-    stage = _supervised_stage(settings, RunData(tmp_path, None, fill_cache(tmp_path, clips), split, ()), net)
+    stage = supervised_stage(settings, RunData(tmp_path, None, fill_cache(tmp_path, clips), split, ()), net)
     assert bench_train.loader_speed(stage, settings) > 0
     assert stage.train.epoch == stage.epochs
     before = {name: value.clone() for name, value in net.state_dict().items()}

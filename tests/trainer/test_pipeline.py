@@ -279,4 +279,4 @@ def test_threshold_tells_where_it_comes_from(capsys: pytest.CaptureFixture[str])
     threshold, origin, frozen = pipeline._threshold([], 8)
     assert (threshold, frozen) == (0.5, False)
     assert origin == "0.5, a default and not frozen: of 8 validation clips no genuine one got a score"
-    assert capsys.readouterr().err == f"the threshold is {origin}\n"
+    assert capsys.readouterr().err == f"avff-train: the threshold is {origin}\n"
