@@ -219,7 +219,8 @@ def mono(frame: av.AudioFrame) -> Float32:
     # Packed formats arrive as [1, n * channels], planar ones as [channels, n].
     pcm = pcm if frame.format.is_planar else pcm.reshape(-1, channels).T
     keep = [i for i, c in enumerate(frame.layout.channels) if c.name != _LOW_FREQUENCY] or [0]
-    return np.asarray(_to_float(pcm[keep]).mean(axis=0), np.float32)
+    kept = _to_float(pcm[keep])
+    return kept[0] if len(keep) == 1 else np.asarray(kept.mean(axis=0), np.float32)
 
 
 def _to_float(pcm: np.ndarray) -> Float32:
@@ -246,8 +247,9 @@ def _decodable(stream: av.VideoStream | av.AudioStream) -> bool:
 def _pts_ns(frame: av.VideoFrame | av.AudioFrame) -> int:
     # Integers all the way: a float would lose nanoseconds after some hours.
     assert frame.pts is not None, "callers check pts"
-    assert frame.time_base is not None, "decoded frames carry a time base"
-    return frame.pts * NS_PER_S * frame.time_base.numerator // frame.time_base.denominator
+    base = frame.time_base  # PyAV makes a new fraction each time it is asked
+    assert base is not None, "decoded frames carry a time base"
+    return frame.pts * NS_PER_S * base.numerator // base.denominator
 
 
 def _short(error: BaseException) -> str:

@@ -24,6 +24,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
@@ -43,7 +44,10 @@ from avff.trainer.paths import RunPaths
 from avff.trainer.run import fit
 from avff.trainer.run_data import RunData
 
-_FORK = multiprocessing.get_context("fork")  # to import everything again would take longer than a run
+_PROCESSES = multiprocessing.get_context("forkserver")
+"""Its server has imported all a run needs, which takes longer than the run, and has trained nothing: PyTorch
+refuses gradients in a fork of a process that has."""
+_PROCESSES.set_forkserver_preload(["avff.trainer.run"])
 _PICTURES = 2 * SPEC.window_frames
 _EPOCHS = 3
 _PATIENCE_S = 300.0
@@ -85,9 +89,9 @@ class Rig:
         self._folder, self._seed = folder, seed
         self._data = tiny_data(folder / "data", seed)
         started = time.monotonic()
-        self._flushes = _FORK.Value("i", 0)
+        self._flushes = _PROCESSES.Value("i", 0)
         paths = self._paths("undisturbed")
-        failure = self._train(paths, lambda: _count_flushes(self._flushes))
+        failure = self._train(paths, partial(_count_flushes, self._flushes))
         if failure:
             raise SoakError(f"the undisturbed run failed: {failure}")
         self.duration_s = time.monotonic() - started
@@ -108,7 +112,7 @@ class Rig:
         flush = int(rng.integers(1, self._flushes.value + 1))
         share = float(rng.random())
         moment = f"in flush {flush} of {self._flushes.value}"
-        failure = self._train(paths, lambda: _die_in_flush(flush, share))
+        failure = self._train(paths, partial(_die_in_flush, flush, share))
         if failure != _KILLED:
             return Kill(moment, _epochs(paths), failure or "was not killed")
         return self._resumed(paths, moment)
@@ -128,7 +132,9 @@ class Rig:
     def _train(self, paths: RunPaths, prepare: Callable[[], None], *, kill_after_s: float = 0.0) -> str:
         """Train in a process of its own; return what went wrong, empty if nothing did."""
         log = self._folder / f"{paths.root.name}.log"
-        process = _FORK.Process(target=self._child, args=(paths, prepare, log))
+        process = _PROCESSES.Process(
+            target=self._child, args=(tiny_settings(paths.root, self._seed), paths, prepare, log)
+        )
         process.start()
         process.join(kill_after_s or _PATIENCE_S)
         if process.is_alive():
@@ -140,14 +146,16 @@ class Rig:
         lines = log.read_text(errors="replace").splitlines()
         return "" if process.exitcode == 0 else f"exit {process.exitcode}: {lines[-1] if lines else ''}"
 
-    def _child(self, paths: RunPaths, prepare: Callable[[], None], log: Path) -> None:
+    def _child(self, settings: RunSettings, paths: RunPaths, prepare: Callable[[], None], log: Path) -> None:
         with log.open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         warnings.simplefilter("ignore")  # Lightning's advice on loaders; errors end the process
+        stay_in_caller()
+        torch.set_num_threads(1)
         prepare()
-        fit(tiny_settings(paths.root, self._seed), self._data, paths)
+        fit(settings, self._data, paths)
 
     def _paths(self, name: str) -> RunPaths:
         return RunPaths(self._folder / name, "soak")
@@ -234,8 +242,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if not 0 <= options.inside_saves <= options.kills or not options.kills:
         parser.error("--kills must be at least 1 and not less than --inside-saves")
-    stay_in_caller()  # before the first fork: a child would wait for ever for OpenCV's threads
-    torch.set_num_threads(1)
     try:
         found = soak(options.kills, options.inside_saves, options.seed)
     except SoakError as error:
