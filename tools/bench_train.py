@@ -44,16 +44,17 @@ WANTED = 32
 """Windows to one update."""
 _RECIPES = Path(__file__).parents[1] / "configs" / "train"
 _CLIPS, _CLIP_S = 24, 3.2
-_BATCHES = 4
+_BATCHES = 2
 """Of the loader in a round, each a batch of the recipe."""
-_STEPS = 4
+_STEPS = 2
+"""Timed in a round, after one that is not."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(prog="bench.py train", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", choices=("speed", "memory"), help="one half; both by default")
-    parser.add_argument("--rounds", type=int, default=3, help="of loader and step by turns (default 3)")
+    parser.add_argument("--rounds", type=int, default=2, help="of loader and step by turns (default 2)")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args(argv)
     if options.rounds < 1:

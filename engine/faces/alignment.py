@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from avff.engine.faces.landmarks import NOSE_BASE
+from avff.engine.faces.landmarks import MESH_POINTS, NOSE_BASE
 from avff.engine.faces.tracker import TrackedFace, eye_centres
 from avff.engine.media import Float32, UInt8
 from avff.engine.slices import FaceSlice
@@ -40,7 +40,7 @@ class FaceSlicer:
 
     def __init__(self, track: int) -> None:
         self._track = track
-        self._past: list[Float32 | None] = [None] * _REACH
+        self._past: Float32 = np.full((_REACH, 4), np.nan, np.float32)
 
     def cut(self, seen: list[Seen | None]) -> FaceSlice:
         """Align the pictures of one slice.
@@ -48,53 +48,70 @@ class FaceSlicer:
         Args:
             seen: one entry per grid picture of the slice, None where the face was not found.
         """
-        raw = self._past + [None if s is None else _placement(s.face.points) for s in seen]
+        ok = np.array([s is not None for s in seen])
+        points = np.array([s.face.points for s in seen if s is not None], np.float32).reshape(
+            -1, MESH_POINTS, 3
+        )
+        eyes = eye_centres(points)
+        raw = np.full((len(seen), 4), np.nan, np.float32)
+        raw[ok] = _placements(eyes, points[:, NOSE_BASE, :2])
+        course = np.concatenate([self._past, raw])
+        to_picture = _smoothed(course)
         faces = np.zeros((len(seen), SPEC.face_px, SPEC.face_px, 3), np.uint8)
-        landmarks = np.zeros((len(seen), 468, 3), np.float32)
+        landmarks = np.zeros((len(seen), MESH_POINTS, 3), np.float32)
         motion = np.zeros((len(seen), 6), np.float32)
         for i, s in enumerate(seen):
-            if s is None:
-                continue
-            to_picture = _smoothed(raw, i + _REACH)
-            faces[i] = _warp(s.rgb, to_picture)
-            landmarks[i] = _into_face(s.face.points, to_picture)
-            motion[i] = _motion(s.face.points, raw[i + _REACH - 1], raw[i + _REACH])
-        self._past = raw[-_REACH:]
-        return FaceSlice(
-            self._track, faces, landmarks, motion,
-            ok=np.array([s is not None for s in seen]),
-            eye_px=_mean_eye_distance(seen),
-            box=_last_box(seen),
-        )  # fmt: skip
+            if s is not None:
+                faces[i] = _warp(s.rgb, to_picture[i])
+        landmarks[ok] = _into_face(points, to_picture[ok])
+        motion[ok] = _motion(points, course[_REACH - 1 : -1][ok], raw[ok])
+        self._past = course[-_REACH:]
+        eye_px = float(np.linalg.norm(eyes[0] - eyes[1], axis=1).mean()) if len(points) else 0.0
+        return FaceSlice(self._track, faces, landmarks, motion, ok, eye_px, _last_box(seen))
 
 
-def _placement(points: Float32) -> Float32:
-    """Least-squares similarity from the aligned face to the picture: [a, b, x, y].
+def _placements(eyes: tuple[Float32, Float32], nose: Float32) -> Float32:
+    """Least-squares similarities from the aligned face to the picture.
 
-    (u, v) of the face lies at (a u - b v + x, b u + a v + y) in the picture.
+    Args:
+        eyes: both centres in picture pixels, float32 ``[n, 2]`` each.
+        nose: its base, float32 ``[n, 2]``.
+
+    Returns:
+        float32 ``[n, 4]``: a, b, x, y; (u, v) of the face lies at (a u - b v + x, b u + a v + y).
     """
-    left, right = eye_centres(points)
-    target = np.stack([left, right, points[NOSE_BASE, :2]])
-    source = _EYES_AND_NOSE
-    s_mid, t_mid = source.mean(axis=0), target.mean(axis=0)
-    s, t = source - s_mid, target - t_mid
-    norm = (s**2).sum()
-    a = (s * t).sum() / norm
-    b = (s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0]).sum() / norm
-    x = t_mid[0] - a * s_mid[0] + b * s_mid[1]
-    y = t_mid[1] - b * s_mid[0] - a * s_mid[1]
-    return np.array([a, b, x, y], np.float32)
+    return np.concatenate([*eyes, nose], axis=1) @ _FIT.T
 
 
-def _smoothed(raw: list[Float32 | None], at: int) -> Float32:
-    """Weighted mean of the placements around ``at``; missing neighbours lose their weight."""
-    total, weights = np.zeros(4, np.float32), np.float32(0)
-    for offset, weight in zip(range(-_REACH, _REACH + 1), _KERNEL, strict=True):
-        near = raw[at + offset] if at + offset < len(raw) else None
-        if near is not None:
-            total += weight * near
-            weights += weight
-    return total / weights
+def _fit() -> Float32:
+    """Float32 ``[4, 6]``: from x and y of both eyes and the nose to the similarity nearest to them."""
+    ones, zeros = np.ones(3), np.zeros(3)
+    u, v = _EYES_AND_NOSE.T.astype(np.float64)
+    rows = np.stack([np.stack([u, -v, ones, zeros], axis=1), np.stack([v, u, zeros, ones], axis=1)], axis=1)
+    return np.linalg.pinv(rows.reshape(6, 4)).astype(np.float32)
+
+
+_FIT = _fit()
+
+
+def _smoothed(course: Float32) -> Float32:
+    """Weighted means of neighbouring placements; missing ones lose their weight.
+
+    Args:
+        course: float32 ``[_REACH + n, 4]``, NaN where the face was not found; the past comes first.
+
+    Returns:
+        float32 ``[n, 4]``; zeros where neither a picture nor its neighbours show the face.
+    """
+    n = len(course) - _REACH
+    there = np.zeros((n + 2 * _REACH, 1), np.float32)
+    there[: len(course), 0] = ~np.isnan(course[:, 0])
+    known = np.zeros((n + 2 * _REACH, 4), np.float32)
+    known[: len(course)] = np.nan_to_num(course)
+    near = range(len(_KERNEL))
+    total = np.sum([_KERNEL[k] * known[k : k + n] for k in near], axis=0)
+    weights = np.sum([_KERNEL[k] * there[k : k + n] for k in near], axis=0)
+    return np.asarray(total / np.where(weights > 0, weights, 1), np.float32)
 
 
 def _matrix(placement: Float32) -> Float32:
@@ -133,35 +150,36 @@ def _shrunk(rgb: UInt8, matrix: Float32, scale: float) -> tuple[UInt8, Float32]:
 
 
 def _into_face(points: Float32, to_picture: Float32) -> Float32:
-    inverse = cv2.invertAffineTransform(_matrix(to_picture)).astype(np.float32)
-    placed = np.empty_like(points)
-    placed[:, :2] = points[:, :2] @ inverse[:, :2].T + inverse[:, 2]
-    placed[:, 2] = points[:, 2] / np.hypot(to_picture[0], to_picture[1])
-    return placed
+    """Move points (float32 ``[n, 468, 3]``) by the inverse of similarities (float32 ``[n, 4]``)."""
+    a, b, x, y = to_picture.T[:, :, None]
+    squared = a * a + b * b
+    from_left, from_top = points[..., 0] - x, points[..., 1] - y
+    placed = [a * from_left + b * from_top, a * from_top - b * from_left, points[..., 2] * np.sqrt(squared)]
+    return np.asarray(np.stack(placed, axis=-1) / squared[..., None], np.float32)
 
 
-def _motion(points: Float32, before: Float32 | None, now: Float32 | None) -> Float32:
-    """Head pose in rad, and its shift and change of log scale since the picture before."""
-    assert now is not None, "called for pictures with a face only"
-    ear, other_ear, forehead, chin = points[234], points[454], points[10], points[152]
-    yaw = np.arctan2(other_ear[2] - ear[2], np.hypot(*(other_ear - ear)[:2]))
-    pitch = np.arctan2(chin[2] - forehead[2], np.hypot(*(chin - forehead)[:2]))
-    roll = np.arctan2(now[1], now[0])
-    if before is None:
-        return np.array([roll, yaw, pitch, 0, 0, 0], np.float32)
-    middle = np.array([SPEC.face_px / 2, SPEC.face_px / 2, 1], np.float32)
-    size = np.hypot(now[0], now[1])
+def _motion(points: Float32, before: Float32, now: Float32) -> Float32:
+    """Head pose in rad, and its shift and change of log scale since the picture before.
+
+    Args:
+        points: float32 ``[n, 468, 3]``.
+        before, now: float32 ``[n, 4]`` placements; NaN before where there is none.
+
+    Returns:
+        float32 ``[n, 6]``, as in :class:`avff.engine.slices.FaceSlice`.
+    """
+    across, down = points[:, 454] - points[:, 234], points[:, 152] - points[:, 10]
+    yaw = np.arctan2(across[:, 2], np.hypot(across[:, 0], across[:, 1]))
+    pitch = np.arctan2(down[:, 2], np.hypot(down[:, 0], down[:, 1]))
+    roll = np.arctan2(now[:, 1], now[:, 0])
+    size = np.hypot(now[:, 0], now[:, 1])
     eye_distance = size * (_EYES_AND_NOSE[1, 0] - _EYES_AND_NOSE[0, 0])
-    shift = (_matrix(now) - _matrix(before)) @ middle / eye_distance
-    growth = np.log(size / np.hypot(before[0], before[1]))
-    return np.array([roll, yaw, pitch, shift[0], shift[1], growth], np.float32)
-
-
-def _mean_eye_distance(seen: list[Seen | None]) -> float:
-    distances = [
-        float(np.linalg.norm(np.subtract(*eye_centres(s.face.points)))) for s in seen if s is not None
-    ]
-    return float(np.mean(distances)) if distances else 0.0
+    a, b, x, y = (now - before).T
+    middle = SPEC.face_px / 2
+    right = (a * middle - b * middle + x) / eye_distance
+    below = (b * middle + a * middle + y) / eye_distance
+    growth = np.log(size / np.hypot(before[:, 0], before[:, 1]))
+    return np.stack([roll, yaw, pitch, *np.nan_to_num([right, below, growth])], axis=1).astype(np.float32)
 
 
 def _last_box(seen: list[Seen | None]) -> tuple[float, float, float, float]:

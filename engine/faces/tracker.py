@@ -115,9 +115,9 @@ def region_of_points(points: Float32) -> Region:
 
 
 def eye_centres(points: Float32) -> tuple[Float32, Float32]:
-    """Return the centres of both eyes, float32 ``[2]`` each, in the unit of the points."""
-    left, right = (_EYE_MEANS @ points)[:, :2]
-    return left, right
+    """Return both eyes' centres, float32 ``[..., 2]`` each, in the unit of the points ``[..., 468, 3]``."""
+    centres = (_EYE_MEANS @ points)[..., :2]
+    return centres[..., 0, :], centres[..., 1, :]
 
 
 def _mean_of(indices: Sequence[int]) -> Float32:
