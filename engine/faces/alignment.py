@@ -179,7 +179,9 @@ def _motion(points: Float32, before: Float32, now: Float32) -> Float32:
     right = (a * middle - b * middle + x) / eye_distance
     below = (b * middle + a * middle + y) / eye_distance
     growth = np.log(size / np.hypot(before[:, 0], before[:, 1]))
-    return np.stack([roll, yaw, pitch, *np.nan_to_num([right, below, growth])], axis=1).astype(np.float32)
+    moved = np.stack([right, below, growth], axis=1)
+    moved[np.isnan(before[:, 0])] = 0
+    return np.concatenate([np.stack([roll, yaw, pitch], axis=1), moved], axis=1).astype(np.float32)
 
 
 def _last_box(seen: list[Seen | None]) -> tuple[float, float, float, float]:

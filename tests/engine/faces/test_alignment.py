@@ -182,6 +182,20 @@ def test_an_absent_face_gives_zeros() -> None:
     assert (cut.eye_px, cut.box) == (0.0, (0.0, 0.0, 0.0, 0.0))
 
 
+def test_points_that_are_no_numbers_are_never_made_into_some() -> None:
+    """The network must see them, and abstain: a zero would be a still, upright head."""
+    seen = _wobbling(8)
+    broken = seen[3]
+    assert broken is not None
+    seen[3] = Seen(TrackedFace(0, np.full_like(broken.face.points, np.nan)), broken.rgb)
+    cut = FaceSlicer(0).cut(seen)
+    assert np.isnan(cut.landmarks[3]).all()
+    assert np.isnan(cut.motion[3]).all()
+    others = [k for k in range(8) if k != 3]
+    assert np.isfinite(cut.landmarks[others]).all()
+    assert np.isfinite(cut.motion[others]).all()
+
+
 def test_motion_is_measured_in_eye_distances() -> None:
     """Shift and growth do not depend on how many pixels the face has."""
     (cut,) = _cut([_drawn(2.0, 0.0, (400.0, 300.0)), _drawn(2.2, 0.1, (426.0, 287.0)), *[None] * 6])
