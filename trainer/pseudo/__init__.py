@@ -15,6 +15,7 @@ import numpy as np
 from avff.trainer.data.sample import Donors, Recipe, Sample
 from avff.trainer.pseudo.audio import audio_swap, desync, local_desync, splice
 from avff.trainer.pseudo.lipswap import lip_swap
+from avff.trainer.pseudo.portrait import talking_photo
 from avff.trainer.pseudo.selfblend import self_blend
 from avff.trainer.pseudo.temporal import freeze
 from avff.trainer.pseudo.vocoder import copy_synthesis
@@ -24,6 +25,7 @@ __all__ = ["RECIPES", "apply_recipe"]
 RECIPES: dict[str, Recipe] = {
     "self_blend": self_blend,
     "lip_swap": lip_swap,
+    "talking_photo": talking_photo,
     "vocoder": copy_synthesis,
     "splice": splice,
     "audio_swap": audio_swap,

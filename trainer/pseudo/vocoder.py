@@ -1,4 +1,4 @@
-"""A1: copy-synthesis — genuine speech taken apart and put together again, in seven ways.
+"""A1: copy-synthesis — genuine speech taken apart and put together again, in eight ways.
 
 Detectors trained on vocoded copies of genuine speech transfer to real synthesis (Wang &
 Yamagishi, arXiv:2210.10570).  No weights are needed: the ways below lose phase, excitation
@@ -21,6 +21,7 @@ from scipy.signal import resample, resample_poly
 from avff.engine.media import Float32
 from avff.engine.spec import SPEC
 from avff.trainer.data.sample import Donors, Sample
+from avff.trainer.pseudo.source_filter import source_filter
 
 Float64 = npt.NDArray[np.float64]
 Complex = npt.NDArray[np.complex128]
@@ -218,6 +219,7 @@ VOCODERS: tuple[Callable[[Float32, np.random.Generator], Float32], ...] = (
     mel_griffin_lim,
     linear_griffin_lim,
     lpc,
+    source_filter,
     phase_vocoder,
     envelope,
     rephase,

@@ -13,6 +13,7 @@ NAN = float("nan")
 LABELS: dict[str, tuple[list[float], ...]] = {
     "self_blend": ([1, 1, 0, 0],),
     "lip_swap": ([1, 1, 0, 0], [1, 1, 0, 1]),
+    "talking_photo": ([1, 1, 0, 0], [1, 1, 0, 1]),
     "vocoder": ([1, 0, 1, 0],),
     "splice": ([1, 0, 1, 0], [1, 0, 1, 1]),
     "audio_swap": ([1, NAN, NAN, 1],),
@@ -21,7 +22,7 @@ LABELS: dict[str, tuple[list[float], ...]] = {
     "freeze": ([0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, NAN]),
 }
 KEEPS_PICTURE = ("vocoder", "splice", "audio_swap", "desync", "local_desync")
-KEEPS_SOUND = ("self_blend", "lip_swap", "freeze")
+KEEPS_SOUND = ("self_blend", "lip_swap", "talking_photo", "freeze")
 FIELDS = ("faces", "ok", "landmarks", "motion", "audio", "labels", "frame_labels")
 
 
@@ -66,7 +67,7 @@ def test_labels_shapes_and_values(name: str) -> None:
         for field in ("landmarks", "motion", "audio"):
             assert np.isfinite(getattr(after, field)).all(), field
         assert np.abs(after.audio).max() <= 1
-    assert name not in ("lip_swap", "splice") or seen == {0, 1}
+    assert name not in ("lip_swap", "talking_photo", "splice") or seen == {0, 1}
 
 
 @pytest.mark.parametrize("name", list(LABELS))
@@ -100,7 +101,7 @@ def test_only_the_intended_modality_changes(name: str) -> None:
         assert not equal(before, after, changed)
 
 
-@pytest.mark.parametrize("name", ["self_blend", "lip_swap"])
+@pytest.mark.parametrize("name", ["self_blend", "lip_swap", "talking_photo"])
 def test_missing_faces_stay_empty_and_unlabelled(name: str) -> None:
     """A picture without a face is neither painted on nor called fake."""
     missing = (0, 1, 20, 21, 40, 63)
@@ -112,7 +113,7 @@ def test_missing_faces_stay_empty_and_unlabelled(name: str) -> None:
         assert after.labels[1] == 1
 
 
-@pytest.mark.parametrize("name", ["self_blend", "lip_swap"])
+@pytest.mark.parametrize("name", ["self_blend", "lip_swap", "talking_photo"])
 def test_window_without_any_face_is_not_called_fake(name: str) -> None:
     """With nothing to manipulate the window stays genuine."""
     for seed in range(4):

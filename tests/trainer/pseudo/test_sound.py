@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.signal import fftconvolve
+from scipy.signal import fftconvolve, welch
 
 from avff.engine.media import Float32
 from avff.trainer.data.sample import Donors
 from avff.trainer.pseudo.audio import audio_swap, desync, frames_of, local_desync, splice
+from avff.trainer.pseudo.source_filter import _pitch, source_filter
 from avff.trainer.pseudo.vocoder import VOCODERS, revoice, rms
 from tests.support.samples import CONTEXT, FRAME_SAMPLES, make_donors, make_sample
 
@@ -53,6 +55,51 @@ def test_vocoder_survives_silence_and_a_click(make: Vocoder) -> None:
     assert np.abs(make(silence, np.random.default_rng(0))).max() < 1e-3
     silence[20_000] = 1
     assert np.isfinite(make(silence, np.random.default_rng(0))).all()
+
+
+def test_there_are_eight_ways_and_no_two_sound_alike() -> None:
+    """Each vocoder leaves spectra of its own: no artefact stands for all of them."""
+    audio = make_sample(1).audio
+    copies = [make(audio, np.random.default_rng(0)) for make in VOCODERS]
+    assert len(copies) == 8
+    for one, two in combinations(copies, 2):
+        alike = one * (one @ two) / (one @ one)
+        assert rms(two - alike) > 0.03 * rms(two)
+
+
+@pytest.mark.parametrize("pitch_hz", [90, 140, 230, 320])
+def test_pitch_of_a_buzz_is_found(pitch_hz: int) -> None:
+    """A train of pulses is voiced, and its period is right within 2 %."""
+    time = np.arange(41_312) / 16_000
+    waves = [np.cos(2 * np.pi * k * pitch_hz * time) / k for k in range(1, 12)]
+    buzz: Float32 = (0.1 * np.sum(waves, axis=0)).astype(np.float32)
+    lag, voiced = _pitch(buzz, 500)
+    assert voiced[20:-20].min() > 0.9
+    assert np.median(lag) == pytest.approx(16_000 / pitch_hz, rel=0.02)
+    noise: Float32 = np.random.default_rng(0).normal(0, 0.1, 41_312).astype(np.float32)
+    hoarse, _ = _pitch((buzz + noise / 3).astype(np.float32), 500)
+    assert (np.abs(hoarse * pitch_hz / 16_000 - 1) < 0.05).mean() > 0.97  # and never two periods for one
+    assert _pitch(noise, 500)[1].mean() < 0.3
+
+
+def test_source_filter_keeps_the_formants() -> None:
+    """The long-term spectrum, smoothed over 300 Hz, stays within 3 dB on average below 4 kHz."""
+    audio = make_sample(3).audio
+    for seed in range(4):
+        copy = source_filter(audio, np.random.default_rng(seed))
+        levels = [
+            10 * np.log10(np.convolve(welch(x, 16_000, nperseg=512)[1], np.ones(10), "same"))[5:128]
+            for x in (audio, copy)
+        ]
+        off = levels[1] - levels[0]
+        assert np.abs(off - off.mean()).mean() < 3
+
+
+def test_source_filter_draws_its_parameters() -> None:
+    """No two draws give the same sound."""
+    audio = make_sample(3).audio
+    made = {source_filter(audio, np.random.default_rng(seed)).tobytes() for seed in range(5)}
+    assert len(made) == 5
 
 
 def test_revoice_keeps_loudness() -> None:
