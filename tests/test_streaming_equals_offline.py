@@ -189,9 +189,16 @@ def test_daemon_equals_offline(model: Path, predictor: Predictor) -> None:
 
 
 def test_realtime_equals_full_speed(model: Path, cut_clip: Path, fast: list[dict[str, Any]]) -> None:
-    """Played at its own speed a file gets the very same scores, and loses nothing."""
+    """Played at its own speed a file gets the same scores, and loses nothing.
+
+    To the last digit but one: at full speed slices go through the encoders several at a time, which
+    some processors round differently.
+    """
     paced = daemon_scores(cut_clip, model, "--realtime")
-    told = ("t", "window", "score", "reason", "parts", "rolling", "modality", "coverage", "track", "dropped")
-    assert [{k: e[k] for k in told} for e in paced] == [{k: e[k] for k in told} for e in fast]
+    exact = ("t", "window", "reason", "modality", "coverage", "track", "dropped")
+    assert [{k: e[k] for k in exact} for e in paced] == [{k: e[k] for k in exact} for e in fast]
+    for one, other in zip(paced, fast, strict=True):
+        near = [{"score": e["score"], "rolling": e["rolling"], **e["parts"]} for e in (one, other)]
+        assert near[0] == pytest.approx(near[1], abs=2e-6)
     assert sum(e["score"] is not None for e in paced) >= 3
     assert {e["dropped"] for e in paced} == {0}

@@ -44,9 +44,9 @@ WANTED = 32
 """Windows to one update."""
 _RECIPES = Path(__file__).parents[1] / "configs" / "train"
 _CLIPS, _CLIP_S = 24, 3.2
-_BATCHES = 2
+_BATCHES = 16
 """Of the loader in a round, each a batch of the recipe."""
-_STEPS = 2
+_STEPS = 4
 """Timed in a round, after one that is not."""
 
 

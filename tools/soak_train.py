@@ -216,8 +216,8 @@ def tiny_data(root: Path, seed: int) -> RunData:
     clips = [clip for side in sides for clip in side]
     with ShardWriter(root, shard_bytes=2**30) as writer:
         for clip in clips:
-            files = encode(_prepared(rng), "png", {"clip": asdict(clip)})
-            writer.add(entry_key(clip.sha256, "png"), files, "png")
+            files = encode(_prepared(rng), "bmp", {"clip": asdict(clip)})
+            writer.add(entry_key(clip.sha256, "bmp"), files, "bmp")
     split = Split(tuple(sides[0]), tuple(sides[1]))
     return RunData(root, None, ShardStore(root, clips), split, ())
 

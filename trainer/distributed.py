@@ -87,6 +87,7 @@ def trainer_settings(place: World) -> dict[str, Any]:
         # Frozen parts, and those of later stages, get no gradient: without this it would be waited for.
         "strategy": DDPStrategy(find_unused_parameters=True) if several else "auto",
         "sync_batchnorm": several and torch.cuda.is_available(),  # PyTorch has none for CPUs
+        "enable_model_summary": False,  # the run prints its own; Lightning's cannot count in bfloat16
         "use_distributed_sampler": False,  # training items are dealt out, validation is every process's
     }
 

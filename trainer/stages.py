@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from avff.trainer.callbacks import EpochSeed, FiniteLoss, History, LearningRate, StopSignal
 from avff.trainer.checkpoints import DurableCheckpointIO, newest_whole
 from avff.trainer.config import RunSettings, StoppingSettings
+from avff.trainer.data.workers import keep_freed_memory
 from avff.trainer.distributed import Dealt, trainer_settings, world
 from avff.trainer.durable import write_durably
 from avff.trainer.ema import Ema
@@ -289,6 +290,7 @@ class _Lazily:
 def _start_worker(worker: int) -> None:
     del worker
     torch.set_num_threads(1)
+    keep_freed_memory()
     # torchrun sends it to every process there is; the process that trains decides what it means, and a
     # worker that died of it would end the step with an error.  That process itself uses it too, at its end,
     # and would wait for ever for a worker that heard nothing at all.

@@ -154,6 +154,6 @@ def fill_cache(cache: Path, clips: Sequence[Clip], *, windows: int = 2, shard_mb
     """Write prepared clips, numbered in order, as ``prepare`` would."""
     with ShardWriter(cache, shard_bytes=round(shard_mb * 1e6)) as writer:
         for number, clip in enumerate(clips):
-            files = encode(make_prepared(number, windows=windows), "png", {"clip": asdict(clip)})
-            writer.add(entry_key(clip.sha256, "png"), files, "png")
+            files = encode(make_prepared(number, windows=windows), "bmp", {"clip": asdict(clip)})
+            writer.add(entry_key(clip.sha256, "bmp"), files, "bmp")
     return ShardStore(cache, clips)

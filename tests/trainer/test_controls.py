@@ -51,8 +51,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> RunData:
     with ShardWriter(root / "cache", shard_bytes=1 << 30) as writer:
         for clip in CLIPS:
             sound = late if clip.label else loud
-            files = encode(dataclasses.replace(prepared, audio=sound.astype(np.float32)), "png", {})
-            writer.add(entry_key(clip.sha256, "png"), files, "png")
+            files = encode(dataclasses.replace(prepared, audio=sound.astype(np.float32)), "bmp", {})
+            writer.add(entry_key(clip.sha256, "bmp"), files, "bmp")
     return RunData(root, None, ShardStore(root / "cache", CLIPS), SIDES, ())
 
 

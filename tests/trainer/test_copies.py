@@ -27,8 +27,8 @@ def fill(cache: Path, footage: Mapping[str, int]) -> None:
     """Put clips into a cache as preparation leaves them there."""
     with ShardWriter(cache, shard_bytes=1 << 30) as writer:
         for name, number in footage.items():
-            files = encode(make_prepared(number, windows=1), "png", {})
-            writer.add(entry_key(CLIPS[name].sha256, "png"), files, "png")
+            files = encode(make_prepared(number, windows=1), "bmp", {})
+            writer.add(entry_key(CLIPS[name].sha256, "bmp"), files, "bmp")
 
 
 def data_of(cache: Path, train: str, validation: str, judges: str, *, stored: str) -> RunData:

@@ -87,7 +87,7 @@ def prepared(clips: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The clips as ``avff-prepare`` leaves them."""
     folder = tmp_path_factory.mktemp("prepared")
     fill_cache(folder, clips, windows=1)
-    finish_folder(folder, clips, "png")
+    finish_folder(folder, clips, "bmp")
     for clip in clips:  # a run looks for the clips that judge before it begins
         (folder / clip.path).parent.mkdir(parents=True, exist_ok=True)
         (folder / clip.path).touch()

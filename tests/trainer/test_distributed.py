@@ -89,6 +89,7 @@ def make_settings(output: Path, batch: int) -> RunSettings:
                 "validation_windows": 1,
                 "post_chain": 0.0,
                 "modality_dropout": 0.0,
+                "precision": "32-true",  # what is compared is how sums are split, not how numbers are cut
                 # Not Adam, which makes whole steps of rounding errors where the gradient is 0.
                 "optim": {"optimiser": "sgd", "learning_rate": 0.02},
             },

@@ -1,6 +1,6 @@
 """A prepared clip, and the files it is made of inside a shard.
 
-Pictures are stored one after another in ``faces.png`` (or ``faces.jpg``), with their
+Pictures are stored one after another in ``faces.bmp`` (or ``.png``, ``.jpg``), with their
 sizes in ``sizes.npy``, so that any of them can be read without the others; a picture
 without a face takes no room.  All other arrays are plain ``.npy`` files and come back
 bit for bit, the 16 kHz sound as float32 too: no lossless sound format holds floats.
@@ -49,6 +49,8 @@ class Codec:
 
 CODECS: Mapping[str, Codec] = MappingProxyType(
     {
+        # Nothing to undo: read sixty times as fast as PNG.
+        "bmp": Codec(".bmp", (), 49_206),
         # Run lengths at the lowest level: a third of the time of the default, a tenth larger, and exact.
         "png": Codec(
             ".png",

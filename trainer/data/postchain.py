@@ -22,6 +22,7 @@ from scipy.signal import butter, fftconvolve, sosfilt
 from avff.engine.media import Float32, UInt8
 from avff.engine.spec import SPEC
 from avff.trainer.data.sample import Sample
+from avff.trainer.pseudo.rawboost import raw_boost
 from avff.trainer.pseudo.temporal import held, retime
 
 _SIDE = SPEC.face_px
@@ -271,7 +272,7 @@ def _sound_codec(audio: Float32, rng: np.random.Generator) -> Float32:
 
 def _quiet_start(audio: Float32, rng: np.random.Generator) -> Float32:
     """Zero or fade in the first 0…400 ms."""
-    length = int(rng.uniform(0, 0.4) * _RATE)
+    length = min(int(rng.uniform(0, 0.4) * _RATE), audio.size)
     ramp = np.zeros(length) if rng.random() < 0.5 else np.linspace(0, 1, length)
     audio[:length] *= ramp.astype(np.float32)
     return audio
@@ -295,6 +296,7 @@ _SOUND_STEPS: tuple[tuple[float, Callable[[Float32, np.random.Generator], Float3
     (0.2, _reverb),
     (0.4, _equalise),
     (0.4, _add_noise),
+    (0.15, raw_boost),
     (0.3, _low_pass),
     (0.1, _mu_law),
     (0.15, _sound_codec),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from torch.utils.data import Dataset
 
@@ -16,6 +18,7 @@ SHORT_SLICES = 3
 PICTURE_KINDS = ("generated", "self_blend", "lip_swap")
 SOUND_KIND = "vocoder"
 GROUPS = ("real", *PICTURE_KINDS)
+_SOUND = SPEC.context_samples + SPEC.slice_samples
 _RAMP = 0.5
 """Part of the stage in which the post-chain grows to its full strength: traces that are hard to see
 through degradation are learnt without it first."""
@@ -73,13 +76,15 @@ class ValidationSlices(Dataset[Batch]):
 
 
 def _slice(shelf: Shelf, kind: str, seed: list[int], strength: float, *, group: int = 0) -> Batch:
-    """Make a short window, manipulate both modalities, degrade it, and cut one slice out of it."""
+    """Make a short window, manipulate both modalities, cut one slice out of it, and degrade that."""
     sample = draw(shelf, kind, np.random.default_rng([*seed, 1]))
     if kind not in ("real", "generated"):
         sample = _with_sound(sample, np.random.default_rng([*seed, 3]))
-    sample = post_chain(sample, np.random.default_rng([*seed, 2]), strength=strength)
     at = int(np.random.default_rng([*seed, 4]).integers(SHORT_SLICES))
-    return to_batch(_cut_slice(sample, at), group=group, drop="")
+    # Cut before it is degraded: half the work.
+    sample = post_chain(_around(sample, at), np.random.default_rng([*seed, 2]), strength=strength)
+    sample.audio = sample.audio[-_SOUND:]
+    return to_batch(sample, group=group, drop="")
 
 
 def _with_sound(sample: Sample, rng: np.random.Generator) -> Sample:
@@ -97,10 +102,12 @@ def _no_donors() -> Donors:
     return Donors(refuse, refuse, (np.zeros(0, np.float32), 0))
 
 
-def _cut_slice(sample: Sample, at: int) -> Sample:
+def _around(sample: Sample, at: int) -> Sample:
+    """Return slice ``at`` with the sound of the one before it, if any: rooms ring on, codecs run in."""
     pictures = slice(at * SPEC.slice_frames, (at + 1) * SPEC.slice_frames)
-    sound = slice(at * SPEC.slice_samples, (at + 1) * SPEC.slice_samples + SPEC.context_samples)
-    return Sample(
-        sample.faces[pictures], sample.ok[pictures], sample.landmarks[pictures], sample.motion[pictures],
-        sample.audio[sound], sample.labels, sample.frame_labels[pictures], sample.recipe, sample.uid,
+    start, stop = max(0, at - 1) * SPEC.slice_samples, at * SPEC.slice_samples + _SOUND
+    return replace(
+        sample, faces=sample.faces[pictures], ok=sample.ok[pictures], landmarks=sample.landmarks[pictures],
+        motion=sample.motion[pictures], audio=sample.audio[start:stop],
+        frame_labels=sample.frame_labels[pictures],
     )  # fmt: skip

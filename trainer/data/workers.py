@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -16,6 +17,22 @@ from avff.engine.threads import stay_in_caller
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's ``mallopt``."""
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees, for its next arrays.
+
+    By default glibc gives arrays of a megabyte back to the kernel, which has to clear the pages again for
+    the next window: a tenth of a loader's time.  Other C libraries go on as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_TRIM_THRESHOLD, 1 << 30)
 
 
 def in_order(

@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def write(out: Path, clip: Clip, prepared: Prepared, *, picture: str = "png") -> ShardStore:
+def write(out: Path, clip: Clip, prepared: Prepared, *, picture: str = "bmp") -> ShardStore:
     with ShardWriter(out, shard_bytes=1) as writer:
         writer.add(entry_key(clip.sha256, picture), encode(prepared, picture, {}), picture)
     return ShardStore(out, [clip], picture=picture)
@@ -70,13 +70,21 @@ def test_cut_is_the_part_bit_for_bit(folder: Path, at: int, frames: int) -> None
             assert np.array_equal(getattr(found, name), getattr(expected, name)), name
 
 
+@pytest.mark.parametrize("picture", ["bmp", "png"])
+def test_exact_codecs_give_back_every_bit(tmp_path: Path, picture: str) -> None:
+    """Red stays red too: both codecs store blue first."""
+    prepared = make_prepared(0)
+    found = write(tmp_path, CLIPS[0], prepared, picture=picture).cut(CLIPS[0].uid, 3, 20)
+    assert np.array_equal(found.faces, prepared.faces[3:23])
+
+
 def test_facts_and_sound_are_those_of_the_whole_clip(tmp_path: Path) -> None:
     """What draws are made from, for clips of different lengths in one shard."""
     longer, shorter = make_prepared(1), make_prepared(2, windows=1)
     longer.ok[5], longer.audio_ok[3], shorter.ok[-1], shorter.audio_ok[0] = False, 0.25, False, 0.5
     with ShardWriter(tmp_path, shard_bytes=10**9) as writer:
         for clip, prepared in zip(CLIPS, (longer, shorter), strict=False):
-            writer.add(entry_key(clip.sha256, "png"), encode(prepared, "png", {}), "png")
+            writer.add(entry_key(clip.sha256, "bmp"), encode(prepared, "bmp", {}), "bmp")
     store = ShardStore(tmp_path, CLIPS[1::-1])
     for clip, prepared in zip(CLIPS, (longer, shorter), strict=False):
         facts = store.facts(clip.uid)
@@ -92,7 +100,7 @@ def test_picture_without_a_face_takes_no_room(tmp_path: Path) -> None:
     prepared.ok[10:50], prepared.faces[10:50] = False, 0
     found = write(tmp_path, CLIPS[0], prepared).cut(CLIPS[0].uid, 5, 60)
     assert np.array_equal(found.faces, prepared.faces[5:65])
-    sizes = encode(prepared, "png", {})["sizes.npy"]
+    sizes = encode(prepared, "bmp", {})["sizes.npy"]
     assert (np.load(io.BytesIO(sizes)) > 0).tolist() == prepared.ok.tolist()
 
 
@@ -102,8 +110,8 @@ def test_only_the_pictures_asked_for_are_decoded(folder: Path, tmp_path: Path) -
     for name in (shard.name, "shard-000000.index.npz"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with tarfile.open(shard) as tar:
-        faces = next(i for i in tar if i.name.endswith(".faces.png"))
-        sizes = np.load(io.BytesIO(encode(make_prepared(0), "png", {})["sizes.npy"])).astype(int)
+        faces = next(i for i in tar if i.name.endswith(".faces.bmp"))
+        sizes = np.load(io.BytesIO(encode(make_prepared(0), "bmp", {})["sizes.npy"])).astype(int)
     content = bytearray(shard.read_bytes())
     for start, end in ((0, sizes[:8].sum()), (sizes[:16].sum(), sizes.sum())):
         content[faces.offset_data + start : faces.offset_data + end] = b"?" * int(end - start)
@@ -128,7 +136,7 @@ def test_jpeg_keeps_colours_and_takes_half_the_room(tmp_path: Path) -> None:
     assert 0 < difference.max() < 30
     assert difference.mean() < 2
     assert np.array_equal(found.landmarks, prepared.landmarks)
-    assert 2 * len(encode(prepared, "jpeg", {})["faces"]) < len(encode(prepared, "png", {})["faces"])
+    assert 2 * len(encode(prepared, "jpeg", {})["faces"]) < len(encode(prepared, "bmp", {})["faces"])
     with pytest.raises(ShardError, match=r"clip 'a\.mp4' is not prepared; run avff-prepare again"):
         ShardStore(tmp_path, CLIPS[:1])
 
@@ -142,11 +150,11 @@ def test_webdataset_reads_a_shard(folder: Path) -> None:
     assert [s["json"]["clip"]["uid"] for s in samples] == [c.uid for c in CLIPS]
     for number, sample in enumerate(samples):
         expected = make_prepared(number)
-        assert sample["__key__"] == entry_key(CLIPS[number].sha256, "png")
+        assert sample["__key__"] == entry_key(CLIPS[number].sha256, "bmp")
         for name in FIELDS[1:]:
             assert np.array_equal(sample[f"{name}.npy"], getattr(expected, name)), name
         ends = np.cumsum(sample["sizes.npy"])
-        picture = np.frombuffer(sample["faces.png"][ends[6] : ends[7]], np.uint8)
+        picture = np.frombuffer(sample["faces.bmp"][ends[6] : ends[7]], np.uint8)
         found = np.asarray(cv2.imdecode(picture, cv2.IMREAD_COLOR_RGB))
         assert np.array_equal(found, expected.faces[7])
 
@@ -184,7 +192,7 @@ def test_entry_is_written_once(folder: Path, tmp_path: Path) -> None:
     for _ in range(2):
         fill_cache(tmp_path, [*CLIPS[:1], *CLIPS[:1]])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["shard-000000.index.npz", "shard-000000.tar"]
-    assert mend(tmp_path) == {entry_key(CLIPS[0].sha256, "png")}
+    assert mend(tmp_path) == {entry_key(CLIPS[0].sha256, "bmp")}
 
 
 def test_writer_left_by_an_error_keeps_whole_shards_only(tmp_path: Path) -> None:
@@ -194,7 +202,7 @@ def test_writer_left_by_an_error_keeps_whole_shards_only(tmp_path: Path) -> None
 
     def write_and_fail() -> None:
         with ShardWriter(tmp_path, shard_bytes=10**9) as writer:
-            writer.add(entry_key(CLIPS[1].sha256, "png"), encode(make_prepared(1), "png", {}), "png")
+            writer.add(entry_key(CLIPS[1].sha256, "bmp"), encode(make_prepared(1), "bmp", {}), "bmp")
             assert (tmp_path / "shard-000001.tar.tmp").is_file()
             raise KeyboardInterrupt
 
@@ -215,7 +223,7 @@ def test_what_a_crash_leaves_is_mended(folder: Path, tmp_path: Path) -> None:
         ShardStore(tmp_path, [CLIPS[2]])
     (tmp_path / "shard-000000.index.npz").unlink()
     (tmp_path / "shard-000002.index.npz").write_bytes(b"of another version, or damaged")
-    assert mend(tmp_path) == {entry_key(CLIPS[k].sha256, "png") for k in (0, 2)}
+    assert mend(tmp_path) == {entry_key(CLIPS[k].sha256, "bmp") for k in (0, 2)}
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob("shard-000001*"))
     store = ShardStore(tmp_path, [CLIPS[0], CLIPS[2]])
     assert np.array_equal(store.cut("a.mp4", 3, 9).faces, make_prepared(0).faces[3:12])
@@ -223,9 +231,9 @@ def test_what_a_crash_leaves_is_mended(folder: Path, tmp_path: Path) -> None:
 
 def test_key_names_file_preprocessing_and_codec() -> None:
     """Change one of them and it is another entry; the case of the digits does not matter."""
-    key = entry_key("ab" * 32, "png")
-    assert key == entry_key("AB" * 32, "png")
-    assert len({key, entry_key("ab" * 32, "jpeg"), entry_key("cd" * 32, "png")}) == 3
+    key = entry_key("ab" * 32, "bmp")
+    assert key == entry_key("AB" * 32, "bmp")
+    assert len({key, entry_key("ab" * 32, "jpeg"), entry_key("cd" * 32, "bmp")}) == 3
     assert SPEC.fingerprint()[:8] in key
 
 
