@@ -32,7 +32,9 @@ def daemon_from_config(config: DaemonConfig) -> Daemon:
         make_frontend,
         EngineRunner(lambda: load_engine(config), batch=config.engine.batch),
         console_sinks(config.format),
-        settings=StreamSettings(config.rolling, config.queues, config.engine.batch),
+        settings=StreamSettings(
+            config.rolling, config.queues, config.engine.batch, config.alarm.rule(config.rolling)
+        ),
     )
 
 

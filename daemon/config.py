@@ -12,6 +12,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from avff.engine.alarm import FALSE_ALARMS_PER_HOUR, AlarmRule, promised_threshold
+
+_RULE = AlarmRule()
+"""The engine's defaults are the daemon's, so that ``avff-evaluate`` measures what users get."""
+
 
 class _Settings(BaseModel):
     # Strict: "2" is not 2, and 1 is not true; a typo must not pass for a value.
@@ -35,6 +40,40 @@ class RollingSettings(_Settings):
     reset_after_s: float = Field(
         default=10.0, gt=0, le=3600, description="longest bridged gap in evidence, s of media time"
     )
+
+
+class AlarmSettings(_Settings):
+    """When an alarm opens and when it closes."""
+
+    enabled: bool = Field(default=True, description="whether to look for alarms at all")
+    false_alarms_per_hour: float = Field(
+        default=FALSE_ALARMS_PER_HOUR, gt=0, le=60, description="most in an hour of genuine footage"
+    )
+    measured_threshold: float | None = Field(
+        default=None, gt=0, le=10_000, description="from avff-evaluate, nats; counts where it asks for more"
+    )
+    minimum_s: float = Field(
+        default=_RULE.minimum_s, ge=0, le=3600, description="least evidence it rests on, s of media time"
+    )
+    close_below: float = Field(
+        default=_RULE.close_below, gt=0, le=1, description="rolling score below which it may close"
+    )
+    close_after_s: float = Field(
+        default=_RULE.close_after_s, ge=0, le=3600, description="how long below, s of media time"
+    )
+
+    def rule(self, rolling: RollingSettings) -> AlarmRule | None:
+        """Return the rule, which bridges the same gaps as the rolling score; None when not enabled."""
+        if not self.enabled:
+            return None
+        promised = promised_threshold(self.false_alarms_per_hour)
+        return AlarmRule(
+            threshold=max(promised, self.measured_threshold or 0.0),
+            minimum_s=self.minimum_s,
+            close_below=self.close_below,
+            close_after_s=self.close_after_s,
+            reset_after_s=rolling.reset_after_s,
+        )
 
 
 class QueueSettings(_Settings):
@@ -79,5 +118,6 @@ class DaemonConfig(_Settings):
     )
     engine: EngineSettings = EngineSettings()
     rolling: RollingSettings = RollingSettings()
+    alarm: AlarmSettings = AlarmSettings()
     queues: QueueSettings = QueueSettings()
     camera: CameraSettings = CameraSettings()

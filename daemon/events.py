@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from avff.daemon.rolling import evidence, probability
+from avff.daemon.alarms import AlarmSummary
 from avff.daemon.summary import POOLING, Summary, seconds
+from avff.engine.alarm import Alarm
+from avff.engine.rolling import evidence, probability
 from avff.engine.slices import Coverage, Prediction, Reason
 
 VERSION = 1
@@ -91,6 +93,7 @@ class SummaryEvent:
         ended: ``end`` of the media, ``stopped`` by a signal, or ``lost`` (broke off).
         dropped: items lost in this stream because a later stage was too slow.
         model: name of the model.
+        alarms: those of the stream; None when none were looked for.
     """
 
     stream: str
@@ -99,6 +102,7 @@ class SummaryEvent:
     ended: str
     dropped: int
     model: str
+    alarms: AlarmSummary | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as it is written."""
@@ -120,13 +124,63 @@ class SummaryEvent:
                 for span in made.spans
             ],
             "timeline": {"step_s": seconds(made.step_ns), "max": [_rounded(v) for v in made.timeline]},
+            "alarms": None
+            if self.alarms is None
+            else {
+                "count": self.alarms.count,
+                "listed": [_alarm_fields(alarm) for alarm in self.alarms.listed],
+            },
             "ended": self.ended,
             "dropped": self.dropped,
             "model": self.model,
         }
 
 
-Event = ScoreEvent | SummaryEvent
+@dataclass(frozen=True, slots=True)
+class AlarmEvent:
+    """An alarm that opened or closed.
+
+    Attributes:
+        stream: name of the stream.
+        end_ns: media time of the end of the window that did it, in ns.
+        alarm: its facts so far.
+        model: name of the model.
+    """
+
+    stream: str
+    end_ns: int
+    alarm: Alarm
+    model: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event as it is written."""
+        return {
+            "v": VERSION,
+            "type": "alarm",
+            "stream": self.stream,
+            "t": seconds(self.end_ns),
+            "state": "opened" if self.alarm.closed_ns is None else "closed",
+            **_alarm_fields(self.alarm),
+            "model": self.model,
+        }
+
+
+def _alarm_fields(alarm: Alarm) -> dict[str, Any]:
+    closed_ns = alarm.closed_ns
+    return {
+        "number": alarm.number,
+        "opened": seconds(alarm.opened_ns),
+        "closed": None if closed_ns is None else seconds(closed_ns),
+        "duration": None if closed_ns is None else seconds(closed_ns - alarm.opened_ns),
+        "cause": None if alarm.cause is None else str(alarm.cause),
+        "max": _rounded(alarm.peak),
+        "modality": alarm.modality,
+        "part": alarm.part,
+        "track": alarm.track,
+    }
+
+
+Event = ScoreEvent | AlarmEvent | SummaryEvent
 
 
 def score_event(

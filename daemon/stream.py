@@ -9,16 +9,18 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from avff.daemon.alarms import AlarmWatch
 from avff.daemon.config import QueueSettings, RollingSettings
 from avff.daemon.errors import DaemonError, ExitCode, SourceError, exit_code_of
-from avff.daemon.events import SummaryEvent, score_event
+from avff.daemon.events import AlarmEvent, SummaryEvent, score_event
 from avff.daemon.mailbox import Mailbox, MailboxClosed, Policy
-from avff.daemon.rolling import RollingScore
 from avff.daemon.runner import EngineRunner, FrontendRunner, LoadedEngine, SlicesFromMedia
 from avff.daemon.sinks.base import Publisher
 from avff.daemon.sources.base import Source
 from avff.daemon.summary import Summariser
+from avff.engine.alarm import Alarm, AlarmRule
 from avff.engine.errors import EngineError, MediaError
+from avff.engine.rolling import RollingScore
 from avff.engine.slices import Slice
 
 log = logging.getLogger(__name__)
@@ -35,11 +37,13 @@ class StreamSettings:
         rolling: time constants of the rolling score.
         queues: sizes of the mailboxes.
         batch: most slices of this stream at the engine at a time.
+        alarm: when alarms open and close; None to look for none.
     """
 
     rolling: RollingSettings = field(default_factory=RollingSettings)
     queues: QueueSettings = field(default_factory=QueueSettings)
     batch: int = 8
+    alarm: AlarmRule | None = field(default_factory=AlarmRule)
 
 
 class Stream:
@@ -129,10 +133,10 @@ class Stream:
         return engine
 
     async def _score_all(self, engine: LoadedEngine, spawn: Spawn) -> None:
-        summary = Summariser(engine.threshold)
+        summary, alarms = Summariser(engine.threshold), AlarmWatch(self._settings.alarm)
         reading = spawn(self._read())
         try:
-            await self._score(engine, summary)
+            await self._score(engine, summary, alarms)
         finally:
             self.source.stop()
             self._slices.close()
@@ -140,6 +144,7 @@ class Stream:
         result = summary.result()
         if self._broken is not None and self._broken.exit_code and not result.end_ns:
             return  # nothing was there to sum up; the error says why
+        await self._publish_alarms(alarms.finish(), result.end_ns, engine)
         await self._publisher.publish(
             SummaryEvent(
                 stream=self.source.name,
@@ -148,8 +153,13 @@ class Stream:
                 ended="lost" if self._broken else "stopped" if self._stopped else "end",
                 dropped=self.dropped,
                 model=engine.model,
+                alarms=alarms.summary(),
             )
         )
+
+    async def _publish_alarms(self, changed: list[Alarm], end_ns: int, engine: LoadedEngine) -> None:
+        for alarm in changed:
+            await self._publisher.publish(AlarmEvent(self.source.name, end_ns, alarm, engine.model))
 
     async def _read(self) -> None:
         """Media to slices, until the source ends, breaks or is stopped."""
@@ -173,7 +183,7 @@ class Stream:
         for made in slices:
             await self._slices.put(made)
 
-    async def _score(self, engine: LoadedEngine, summary: Summariser) -> None:
+    async def _score(self, engine: LoadedEngine, summary: Summariser, alarms: AlarmWatch) -> None:
         """Slices to events, in order."""
         settings = self._settings.rolling
         rolling = RollingScore(time_constant_s=settings.time_constant_s, reset_after_s=settings.reset_after_s)
@@ -181,12 +191,14 @@ class Stream:
         async for slices in self._slices.batches(self._settings.batch):
             for prediction in await self._engine.predict(state, slices):
                 summary.push(prediction)
+                rolled = rolling.push(prediction)
                 event = score_event(
                     prediction,
-                    rolling.push(prediction),
+                    rolled,
                     stream=self.source.name,
                     model=engine.model,
                     dropped=self.dropped,
                     now_ns=time.monotonic_ns(),
                 )
                 await self._publisher.publish(event)
+                await self._publish_alarms(alarms.push(prediction, rolled), prediction.end_ns, engine)

@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from avff.daemon.rolling import evidence, probability
 from avff.engine.media import NS_PER_S
+from avff.engine.rolling import evidence, probability
 from avff.engine.slices import Prediction, Reason
 
 POOLING = "mean_logit"

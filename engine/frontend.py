@@ -15,7 +15,8 @@ from avff.engine.faces.alignment import FaceSlicer, Seen
 from avff.engine.faces.models import FaceModels
 from avff.engine.faces.tracker import FaceTracker, TrackedFace
 from avff.engine.grid import FrameGrid, GridFrame, SampleGrid
-from avff.engine.media import NS_PER_S, AudioBlock, Bool, MediaItem, VideoFrame
+from avff.engine.media import NS_PER_S, AudioBlock, Bool, Float32, MediaItem, VideoFrame
+from avff.engine.quality import light_of_faces, light_of_picture, same_as_before
 from avff.engine.resample import AudioNormaliser
 from avff.engine.slices import FaceSlice, Slice
 from avff.engine.spec import SPEC
@@ -120,8 +121,8 @@ class Frontend:
         picture = self._pictures.take(self._next)
         audio, share = self._samples.take()
         made = Slice(
-            self._next, picture.main, picture.others, picture.ok, picture.repeated,
-            audio, share, self._has_video, self._has_audio, self._captured_ns,
+            self._next, picture.main, picture.others, picture.ok, picture.repeated, picture.still,
+            picture.light, audio, share, self._has_video, self._has_audio, self._captured_ns,
         )  # fmt: skip
         self._next += 1
         return made
@@ -133,6 +134,8 @@ class _PictureSlice:
     def __init__(self) -> None:
         self.ok: Bool = np.zeros(SPEC.slice_frames, np.bool_)
         self.repeated: Bool = np.zeros(SPEC.slice_frames, np.bool_)
+        self.still: Bool = np.zeros(SPEC.slice_frames, np.bool_)
+        self.light: Float32 = np.full((SPEC.slice_frames, 2), np.nan, np.float32)
         self.main: FaceSlice | None = None
         self.others: tuple[FaceSlice, ...] = ()
 
@@ -149,6 +152,7 @@ class _PictureSide:
         self._slicers: dict[int, FaceSlicer] = {}
         self._faces: list[TrackedFace] = []
         self._seen: list[dict[int, Seen]] = []
+        self._seen_before: dict[int, Seen] = {}
         self._filling = _PictureSlice()
         self._done: dict[int, _PictureSlice] = {}
         self._main_track: int | None = None
@@ -175,7 +179,10 @@ class _PictureSide:
         at = decided.slot % SPEC.slice_frames
         self._filling.ok[at] = decided.frame is not None
         self._filling.repeated[at] = decided.repeated
-        self._seen.append({} if decided.frame is None else self._look(decided.frame, decided.repeated))
+        seen = {} if decided.frame is None else self._look(decided.frame, decided.repeated)
+        self._seen.append(seen)
+        if decided.frame is not None and not seen:
+            self._filling.light[at] = light_of_picture(decided.frame.rgb)
         if at == SPEC.slice_frames - 1:
             self._close(decided.slot // SPEC.slice_frames)
 
@@ -194,8 +201,20 @@ class _PictureSide:
         cut.sort(key=_prominence, reverse=True)
         self._filling.main = self._choose_main(cut)
         self._filling.others = tuple(face for face in cut if face is not self._filling.main)
+        self._measure(self._filling)
         self._done[index] = self._filling
+        # The grid keeps the last picture as well: no memory is spent on it.
+        self._seen_before = self._seen[-1]
         self._filling, self._seen = _PictureSlice(), []
+
+    def _measure(self, filled: _PictureSlice) -> None:
+        """Note how the main face is lit, and where it stands still."""
+        filled.still |= filled.repeated
+        main = filled.main
+        if main is not None:
+            filled.light[main.ok] = light_of_faces(main.faces)[main.ok]
+            course = (seen.get(main.track) for seen in (self._seen_before, *self._seen))
+            filled.still |= same_as_before([None if s is None else s.rgb for s in course], main.box)
 
     def _choose_main(self, faces: list[FaceSlice]) -> FaceSlice | None:
         if not faces:

@@ -27,8 +27,18 @@ class Reason(StrEnum):
     """A face is there, but too few pixels of it."""
     FACE_CHANGED = "face_changed"
     """The main face is another one than before; its window is not full yet."""
+    FACE_TURNED = "face_turned"
+    """A face is there, but turned or bent too far from the camera."""
+    BAD_EXPOSURE = "bad_exposure"
+    """Pictures arrived, but too dark or too bright to show anything."""
+    FROZEN = "frozen"
+    """Pictures keep arriving, but show the same, down to the noise."""
+    LOW_FPS = "low_fps"
+    """Too few different pictures a second to follow a mouth."""
     NO_SPEECH = "no_speech"
     """The sound is silence, and sound is all there is."""
+    CLIPPING = "clipping"
+    """The sound is overdriven: too many samples are at full scale."""
     MODEL_NAN = "model_nan"
     """The network returned NaN or infinity."""
     UNSUPPORTED_MODALITY = "unsupported_modality"
@@ -69,6 +79,9 @@ class Slice:
         other_faces: faces besides the main one, largest first.
         picture_ok: bool ``[8]``, True where a true picture lay near the grid time.
         repeated: bool ``[8]``, True where the grid picture is the same source picture as before.
+        still: bool ``[8]``, True where it is that, or another that shows the main face exactly as before.
+        light: float32 ``[8, 2]``, mean and standard deviation 0…255 of the luminance of the main face,
+            or of the whole picture where no face is; NaN where there is no picture, or only other faces.
         audio: float32 ``[352 + 5120]``: left context, then the slice; zeros where missing.
         audio_ok: share 0…1 of the slice's samples that truly arrived.
         has_video: whether the stream has a picture track at all.
@@ -81,6 +94,8 @@ class Slice:
     other_faces: tuple[FaceSlice, ...]
     picture_ok: Bool
     repeated: Bool
+    still: Bool
+    light: Float32
     audio: Float32
     audio_ok: float
     has_video: bool

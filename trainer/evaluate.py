@@ -73,6 +73,7 @@ class WindowScore:
         logit: calibrated log-odds of fake, or None.
         reason: why there is none, or empty.
         modality: ``av``, ``video`` or ``audio``: what the score rests on; empty without a score.
+        track: face it is about, or None.
     """
 
     uid: str
@@ -82,6 +83,7 @@ class WindowScore:
     logit: float | None
     reason: str
     modality: str
+    track: int | None
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,7 @@ def _window_score(clip: Clip, prediction: Prediction) -> WindowScore:
     return WindowScore(
         clip.uid, label_of_window(clip, start_s, end_s), start_s, end_s, prediction.logit,
         str(prediction.reason or ""), "" if prediction.logit is None else prediction.modality,
+        prediction.track,
     )  # fmt: skip
 
 

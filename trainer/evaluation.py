@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,16 @@ from avff.trainer.data.manifest import Clip
 from avff.trainer.evaluate import ClipScore, Judged, WindowScore, judge_windows
 from avff.trainer.metrics import Interval
 from avff.trainer.perturb import Perturbation
+from avff.trainer.report.alarms import AlarmFigures, alarm_section
 from avff.trainer.report.figures import DEFINITIONS, Scored, measure
 from avff.trainer.report.tables import (
     NOTHING,
     abstention_table,
     breakdown,
     confusion_table,
+    interval_json,
     modality_table,
+    number_json,
     shown,
     table,
 )
@@ -78,6 +80,7 @@ class KeptJudge:
             "model": self.contract.to_json(),
             "clips": [[asdict(clip), self.sha256[clip.uid]] for clip in clips],
             "perturbation": None if perturbation is None else [asdict(perturbation), self.seed],
+            "kept": [f.name for kind in (ClipScore, WindowScore) for f in fields(kind)],
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -133,6 +136,11 @@ class Evaluation:
             for level, scored in levels.items()
         }
 
+    @cached_property
+    def alarms(self) -> AlarmFigures:
+        """What the daemon's default rule for alarms makes of the windows."""
+        return AlarmFigures.of(self.clips, self.judged)
+
 
 def as_json(made: Evaluation) -> str:
     """Return every figure in full precision; null where it is not defined."""
@@ -141,7 +149,7 @@ def as_json(made: Evaluation) -> str:
         document[level] = {
             "count": len(scores),
             "scored": sum(s.logit is not None for s in scores),
-            **{key: _interval(figure) for key, figure in made.figures[level].items()},
+            **{key: interval_json(figure) for key, figure in made.figures[level].items()},
             "generators": _parts(scores, lambda s: s.generator),
             "kinds": _parts(scores, lambda s: s.kind),
         }
@@ -149,6 +157,7 @@ def as_json(made: Evaluation) -> str:
         name: dict(sum((Counter(s.abstained) for s in made.scores if s.label == label), Counter()))
         for label, name in enumerate(("genuine", "generated"))
     }
+    document["alarms"] = made.alarms.to_json()
     document["sweep"] = None if made.sweep is None else _sweep(made.sweep)
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
@@ -163,7 +172,7 @@ def _parts(scores: Sequence[ClipScore], part_of: Callable[[ClipScore], str]) -> 
     return {
         name: {
             "count": len(part), "scored": sum(s.logit is not None for s in part),
-            "auc": _interval(Scored.of([*genuine, *part]).interval(metrics.auc)),
+            "auc": interval_json(Scored.of([*genuine, *part]).interval(metrics.auc)),
         }
         for name, part in sorted(parts.items())
     }  # fmt: skip
@@ -172,7 +181,7 @@ def _parts(scores: Sequence[ClipScore], part_of: Callable[[ClipScore], str]) -> 
 def _sweep(made: Sweep) -> dict[str, Any]:
     return {
         "clips": made.clips, "out_of": made.out_of, "seed": made.seed,
-        "mean_drop": _number(made.mean_drop),
+        "mean_drop": number_json(made.mean_drop),
         "worst": None if made.worst is None else str(made.worst.perturbation),
         "cells": [_cell(c) for c in made.cells],
     }  # fmt: skip
@@ -181,17 +190,9 @@ def _sweep(made: Sweep) -> dict[str, Any]:
 def _cell(cell: Cell) -> dict[str, Any]:
     return {
         **asdict(cell.perturbation), "clips": cell.clips, "scored": cell.scored,
-        "auc": _interval(cell.auc), "drop": _interval(cell.drop), "rise": _interval(cell.rise),
-        "rise_genuine": _number(cell.rise_genuine),
+        "auc": interval_json(cell.auc), "drop": interval_json(cell.drop), "rise": interval_json(cell.rise),
+        "rise_genuine": number_json(cell.rise_genuine),
     }  # fmt: skip
-
-
-def _interval(figure: Interval) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in asdict(figure).items()}
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def as_page(made: Evaluation) -> str:
@@ -217,6 +218,7 @@ def as_page(made: Evaluation) -> str:
         "## Windows without a score",
         abstention_table(scores),
         *_unreadable(scores),
+        *alarm_section(made.alarms),
         *_robustness(made.sweep),
         "## How to read this",
         "A clip's score is the mean of the calibrated log-odds of its windows. A window of a generated clip "

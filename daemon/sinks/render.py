@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from avff.daemon.events import ScoreEvent, SummaryEvent
+from avff.daemon.alarms import AlarmSummary
+from avff.daemon.events import AlarmEvent, ScoreEvent, SummaryEvent
 from avff.daemon.summary import Verdict, seconds
+from avff.engine.alarm import Alarm, Cause
 
 CLEAR_LINE = "\r\x1b[K"
 BAR_WIDTH = 10
 MAX_SPANS_SHOWN = 8
+"""Of suspicious spans, and of alarms."""
 _LEVELS = "▁▂▃▄▅▆▇█"
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _NOTHING = "·"
@@ -17,6 +20,12 @@ _VERDICTS = {
     Verdict.FAKE: "FAKE",
     Verdict.NO_EVIDENCE: "no evidence of a fake",
     Verdict.ABSTAIN: "no verdict",
+}
+_CAUSES = {
+    Cause.BELOW: "the score stayed low",
+    Cause.NO_EVIDENCE: "no evidence left",
+    Cause.FACE_CHANGED: "another face",
+    Cause.ENDED: "the stream ended",
 }
 _ENDED = {"end": "", "stopped": ", stopped early", "lost": ", broke off"}
 
@@ -35,21 +44,49 @@ def bar(value: float | None, width: int = BAR_WIDTH) -> str:
     return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(width)
 
 
-def score_line(event: ScoreEvent) -> str:
-    """Return the line of one hop: time, window and rolling score, parts or the reason."""
-    head = f"{event.stream}  {seconds(event.end_ns):8.2f} s"
+class OpenAlarms:
+    """Which streams have an open alarm, from the events that went by: scores do not say it."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Alarm] = {}
+
+    def follow(self, event: AlarmEvent) -> None:
+        """Take in what opened or closed."""
+        if event.alarm.closed_ns is None:
+            self._open[event.stream] = event.alarm
+        else:
+            self._open.pop(event.stream, None)
+
+    def of(self, stream: str) -> Alarm | None:
+        """Return the stream's open alarm, or None."""
+        return self._open.get(stream)
+
+
+def score_line(event: ScoreEvent, alarm: Alarm | None = None) -> str:
+    """Return the line of one hop: time, window and rolling score, parts or the reason, and an open alarm."""
+    head, tail = _head(event.stream, event.end_ns), _since(alarm)
     if event.score is None:
-        return f"{head}  {'-':>4}  {bar(None)}  {event.reason}"
+        return f"{head}  {'-':>4}  {bar(None)}  {event.reason}{tail}"
     parts = "  ".join(f"{name} {_share(event.parts.get(name))}" for name in ("video", "audio", "desync"))
-    return f"{head}  {event.score:.2f}  {bar(event.rolling)}  rolling {_share(event.rolling)}  {parts}"
+    return f"{head}  {event.score:.2f}  {bar(event.rolling)}  rolling {_share(event.rolling)}  {parts}{tail}"
 
 
-def live_line(event: ScoreEvent, columns: int) -> str:
-    """Return the live line, cut to the terminal's width."""
+def alarm_line(event: AlarmEvent) -> str:
+    """Return the line of an alarm that opened or closed."""
+    alarm = event.alarm
+    head = _head(event.stream, event.end_ns)
+    if alarm.closed_ns is None or alarm.cause is None:
+        return f"{head}{_since(alarm)}  {_told(alarm)}"
+    duration_s = seconds(alarm.closed_ns - alarm.opened_ns)
+    return f"{head}  alarm closed after {duration_s:.1f} s: {_CAUSES[alarm.cause]}  {_told(alarm)}"
+
+
+def live_line(event: ScoreEvent, columns: int, alarm: Alarm | None = None) -> str:
+    """Return the live line, cut to the terminal's width; an open alarm comes before what may be cut."""
     state = event.reason if event.score is None else f"fake {_share(event.rolling)}"
     lost = f"  lost {event.dropped}" if event.dropped else ""
     text = (
-        f"{event.stream}  {seconds(event.end_ns):.1f} s  {bar(event.rolling)} {state}"
+        f"{event.stream}  {seconds(event.end_ns):.1f} s  {bar(event.rolling)} {state}{_since(alarm)}"
         f"  face {event.coverage.face:.0%}  sound {event.coverage.audio:.0%}  {event.latency_ms:.0f} ms{lost}"
     )
     return text[: max(1, columns - 1)]
@@ -65,6 +102,8 @@ def summary_text(event: SummaryEvent) -> str:
         lines.append(f"  0 s {sparkline(made.timeline)} {seconds(made.end_ns):.1f} s")
     if made.spans:
         lines.append(f"  suspicious: {_spans(event)}")
+    if event.alarms is not None and event.alarms.count:
+        lines.append(f"  alarms: {_alarms(event.alarms)}")
     return "\n".join(lines) + "\n"
 
 
@@ -83,6 +122,28 @@ def _spans(event: SummaryEvent) -> str:
     shown = [f"{seconds(s.start_ns):.1f}-{seconds(s.end_ns):.1f} s (peak {s.peak:.2f})" for s in spans]
     more = len(shown) - MAX_SPANS_SHOWN
     return ", ".join(shown[:MAX_SPANS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _alarms(made: AlarmSummary) -> str:
+    shown = [
+        f"{seconds(a.opened_ns):.1f}-{seconds(a.closed_ns or a.opened_ns):.1f} s ({_told(a)})"
+        for a in made.listed[:MAX_SPANS_SHOWN]
+    ]
+    more = made.count - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def _told(alarm: Alarm) -> str:
+    part = "" if alarm.part is None else f", {alarm.part} most"
+    return f"highest {alarm.peak:.2f}{part}"
+
+
+def _head(stream: str, end_ns: int) -> str:
+    return f"{stream}  {seconds(end_ns):8.2f} s"
+
+
+def _since(alarm: Alarm | None) -> str:
+    return "" if alarm is None else f"  ALARM since {seconds(alarm.opened_ns):.1f} s"
 
 
 def _share(value: float | None) -> str:

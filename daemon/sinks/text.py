@@ -1,14 +1,14 @@
-"""One line for people per hop on stdout."""
+"""One line for people per hop, and per alarm that opens or closes, on stdout."""
 
 from __future__ import annotations
 
-from avff.daemon.events import Event, ScoreEvent
+from avff.daemon.events import AlarmEvent, Event, ScoreEvent
 from avff.daemon.sinks.output import Output
-from avff.daemon.sinks.render import score_line
+from avff.daemon.sinks.render import OpenAlarms, alarm_line, score_line
 
 
 class TextSink:
-    """Writes scores as text; the summary is the live view's, on stderr."""
+    """Writes scores and alarms as text; the summary is the live view's, on stderr."""
 
     essential = True
     lossless = True
@@ -16,15 +16,19 @@ class TextSink:
     def __init__(self, fd: int = 1, name: str = "stdout") -> None:
         self.name = name
         self._output = Output(fd, name)
+        self._alarms = OpenAlarms()
 
     async def write(self, event: Event) -> None:
-        """Write a score event as one line.
+        """Write a score or an alarm as one line.
 
         Raises:
             SinkError: the reader is gone, or the disk is full.
         """
         if isinstance(event, ScoreEvent):
-            await self._output.write(score_line(event) + "\n")
+            await self._output.write(score_line(event, self._alarms.of(event.stream)) + "\n")
+        elif isinstance(event, AlarmEvent):
+            self._alarms.follow(event)
+            await self._output.write(alarm_line(event) + "\n")
 
     async def close(self) -> None:
         """End the writing thread."""

@@ -71,13 +71,14 @@ def _events(stdout: str) -> list[dict[str, Any]]:
 
 
 def test_file_gives_one_line_per_hop_and_a_summary(clip: Path) -> None:
-    """JSON lines on a pipe, the summary for people on stderr, exit code 0."""
+    """JSON lines on a pipe, the summary for people on stderr, exit code 0; its alarm lasts to the end."""
     done = _run("--source", clip)
     events = _events(done.stdout)
-    assert (done.returncode, [e["type"] for e in events[-2:]]) == (0, ["score", "summary"])
+    assert (done.returncode, [e["type"] for e in events[-3:]]) == (0, ["score", "alarm", "summary"])
+    assert [e["state"] for e in events if e["type"] == "alarm"] == ["opened", "closed"]
     assert [e["t"] for e in events[:3]] == [0.32, 0.64, 0.96]
     assert done.stderr.startswith("clip.mp4: FAKE, score 0.88")
-    assert len(done.stderr.splitlines()) == 4
+    assert len(done.stderr.splitlines()) == 5
 
 
 def test_realtime_gives_the_same_scores(tmp_path: Path) -> None:
@@ -94,6 +95,7 @@ def test_text_format_is_for_people(clip: Path) -> None:
     done = _run("--source", clip, "--format", "text")
     assert "too_short" in done.stdout.splitlines()[0]
     assert "rolling 0.88" in done.stdout
+    assert "ALARM since 8.6 s" in done.stdout.splitlines()[-2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
@@ -208,9 +210,10 @@ def test_wrong_input_gives_one_line_and_its_code(arguments: list[str], code: int
         ("engine:\n  thread: 2\n", ["thread", "threads"]),
         ("source: demo\nengine:\n  threads: two\n", ["threads"]),
         ("rolling:\n  time_constant_s: -1\n", ["time_constant_s"]),
+        ("alarm:\n  false_alarms_per_hour: 0\n", ["false_alarms_per_hour"]),
         ("source: [\n", ["daemon.yaml"]),
     ],
-    ids=["misspelt", "misspelt-inside", "wrong-type", "out-of-bounds", "no-yaml"],
+    ids=["misspelt", "misspelt-inside", "wrong-type", "out-of-bounds", "no-alarm-ever", "no-yaml"],
 )
 def test_wrong_settings_name_file_and_key(tmp_path: Path, text: str, words: list[str]) -> None:
     """Configuration errors end with 78 before anything is opened."""
@@ -287,3 +290,4 @@ def test_live_line_is_drawn_on_a_terminal_only(clip: Path) -> None:
     text = drawn.decode()
     assert "\r\x1b[Kclip.mp4  " in text
     assert "\r\x1b[Kclip.mp4: FAKE" in text
+    assert "ALARM since" in text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -8,12 +9,16 @@ from typing import Any
 
 import pytest
 
-from avff.daemon.events import Event, SummaryEvent, score_event, to_line
+from avff.daemon.alarms import AlarmSummary
+from avff.daemon.events import AlarmEvent, Event, SummaryEvent, score_event, to_line
 from avff.daemon.summary import Summariser
+from avff.engine.alarm import Alarm, Cause
 from avff.engine.slices import Prediction, Reason
 from tests.support.scripted import make_prediction
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "events.md"
+OPENED = Alarm(3, 12_480_000_000, None, None, 0.9311204, "av", "video", 2)
+CLOSED = dataclasses.replace(OPENED, closed_ns=20_480_000_000, cause=Cause.BELOW)
 
 
 def _event(prediction: Prediction, rolling: float | None = None) -> Event:
@@ -81,6 +86,28 @@ def test_summary_event_on_the_wire() -> None:
     assert read["spans"] == [{"start": 0.0, "end": 0.96, "peak": pytest.approx(0.880797)}]
 
 
+def test_alarm_event_on_the_wire() -> None:
+    """Every field of both events, as documented."""
+    told = {
+        "v": 1, "type": "alarm", "stream": "cam", "t": 12.48, "state": "opened", "number": 3, "opened": 12.48,
+        "closed": None, "duration": None, "cause": None, "max": 0.93112, "modality": "av", "part": "video",
+        "track": 2, "model": "m@1",
+    }  # fmt: skip
+    assert _read(AlarmEvent("cam", OPENED.opened_ns, OPENED, "m@1")) == told
+    over = {"t": 20.48, "state": "closed", "closed": 20.48, "duration": 8.0, "cause": "below"}
+    assert _read(AlarmEvent("cam", 20_480_000_000, CLOSED, "m@1")) == told | over
+
+
+def test_summary_lists_alarms() -> None:
+    """With the fields of their events; an empty list is not the same as none looked for."""
+    event = dataclasses.replace(_summary([2.0]), alarms=AlarmSummary(70, (CLOSED,)))
+    alarm = _read(AlarmEvent("cam", 0, CLOSED, "m@1"))
+    known = ("number", "opened", "closed", "duration", "cause", "max", "modality", "part", "track")
+    assert _read(event)["alarms"] == {"count": 70, "listed": [{name: alarm[name] for name in known}]}
+    assert _read(dataclasses.replace(event, alarms=AlarmSummary(0, ())))["alarms"]["count"] == 0
+    assert _read(_summary([2.0]))["alarms"] is None
+
+
 def test_summary_without_windows_abstains() -> None:
     """Nothing seen, nothing said."""
     read = _read(_summary([]))
@@ -88,9 +115,18 @@ def test_summary_without_windows_abstains() -> None:
 
 
 @pytest.mark.parametrize(
-    "event", [_event(make_prediction(9, 0.0)), _summary([1.0])], ids=["score", "summary"]
+    "event",
+    [_event(make_prediction(9, 0.0)), AlarmEvent("cam", 0, OPENED, "m@1"), _summary([1.0])],
+    ids=["score", "alarm", "summary"],
 )
 def test_every_field_is_documented(event: Event) -> None:
     """The document has a row for each field on the wire."""
-    section = DOCUMENT.read_text().split(f"## `{event.to_json()['type']}`")[1].split("\n## ")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(event.to_json())
+    section = DOCUMENT.read_text().split(f"## `{event.to_json()['type']}`")[1]
+    fields = section.split("| field |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", fields, re.MULTILINE)) == set(event.to_json())
+
+
+def test_every_cause_is_documented() -> None:
+    """Why an alarm closed is an interface too."""
+    row = next(line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `cause` |"))
+    assert [cause for cause in Cause if f"`{cause}`" not in row] == []

@@ -24,6 +24,7 @@ ODD_PX = (477, 479)
 UNEVEN_S = list(itertools.takewhile(lambda t: t < SECONDS, itertools.accumulate(
     itertools.cycle((0.033, 0.066, 0.020, 0.040, 0.100))
 )))  # fmt: skip
+SLOW_S = [k / 4 for k in range(round(4 * SECONDS))]
 
 
 def _portrait(folder: Path, name: str = "clip.mp4", **changes: Any) -> Path:
@@ -33,8 +34,8 @@ def _portrait(folder: Path, name: str = "clip.mp4", **changes: Any) -> Path:
         "rate_hz": 16_000, "layout": "mono",
     }  # fmt: skip
     wanted = usual | changes
-    voice = speech(wanted["rate_hz"], wanted["layout"])
-    return write_clip(folder / name, sound=voice, seconds=SECONDS, **wanted)
+    wanted.setdefault("sound", speech(wanted["rate_hz"], wanted["layout"]))
+    return write_clip(folder / name, seconds=SECONDS, **wanted)
 
 
 def _turned(folder: Path, degrees: int) -> Path:
@@ -77,6 +78,21 @@ def _distant_face(folder: Path) -> Path:
     return _portrait(folder, audio=False, size=(160, 160), picture=talking((160, 160), reduced=8))
 
 
+def _photograph(folder: Path) -> Path:
+    draw = talking()
+    return _portrait(folder, picture=lambda k: draw(0))
+
+
+def _dark(folder: Path) -> Path:
+    draw = talking()
+    return _portrait(folder, picture=lambda k: draw(k) // 12)
+
+
+def _overdriven(folder: Path) -> Path:
+    voice = np.clip(speech(16_000, "mono").astype(np.int32) * 12, -32768, 32767).astype(np.int16)
+    return _portrait(folder, "clip.mkv", sound=voice)
+
+
 def _silence(folder: Path) -> Path:
     nothing = np.zeros((1, round(SECONDS * 16_000)), np.int16)
     return write_clip(folder / "clip.wav", video=False, sound=nothing)
@@ -90,6 +106,14 @@ POOR: dict[str, tuple[Clip, str, str]] = {
     "voice-over": (lambda at: write_clip(at / "clip.mp4", seconds=SECONDS), "audio", "no_face"),
     "nobody": (lambda at: write_clip(at / "clip.mp4", seconds=SECONDS, audio=False), "", "no_face"),
     "distant-face": (_distant_face, "", "face_too_small"),
+    "photograph": (_photograph, "audio", "frozen"),
+    "in-the-dark": (_dark, "audio", "bad_exposure"),
+    "four-pictures-a-second": (
+        lambda at: _portrait(at, times_s=SLOW_S, picture=talking(times_s=SLOW_S)),
+        "audio",
+        "low_fps",
+    ),
+    "overdriven": (_overdriven, "video", "clipping"),
     "silence-only": (_silence, "", "no_speech"),
 }
 

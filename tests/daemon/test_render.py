@@ -1,12 +1,27 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from avff.daemon.events import ScoreEvent, SummaryEvent, score_event
-from avff.daemon.sinks.render import bar, live_line, score_line, sparkline, summary_text
+from avff.daemon.alarms import AlarmSummary
+from avff.daemon.events import AlarmEvent, ScoreEvent, SummaryEvent, score_event
+from avff.daemon.sinks.render import (
+    OpenAlarms,
+    alarm_line,
+    bar,
+    live_line,
+    score_line,
+    sparkline,
+    summary_text,
+)
 from avff.daemon.summary import Summariser
+from avff.engine.alarm import Alarm, Cause
 from avff.engine.slices import Reason
 from tests.support.scripted import make_prediction
+
+OPENED = Alarm(1, 12_340_000_000, None, None, 0.931, "av", "video", 1)
+CLOSED = dataclasses.replace(OPENED, closed_ns=30_000_000_000, cause=Cause.NO_EVIDENCE)
 
 
 def _score(logit: float | None, rolling: float | None = None, reason: Reason | None = None) -> ScoreEvent:
@@ -73,3 +88,47 @@ def test_summary_says_how_it_ended() -> None:
 def test_many_spans_are_cut() -> None:
     """A long list ends with its rest as a number."""
     assert "and 2 more" in _summary([v for _ in range(10) for v in [3.0] + [-3.0] * 12])
+
+
+def test_open_alarm_is_plain_in_every_line() -> None:
+    """With a score or without, and on the live line before the figures that may be cut off."""
+    for event in (_score(0.0, 0.5), _score(None, reason=Reason.NO_FACE)):
+        assert score_line(event, OPENED) == score_line(event) + "  ALARM since 12.3 s"
+    assert "ALARM" not in score_line(_score(0.0, 0.5)) + live_line(_score(0.0, 0.5), 200)
+    line = live_line(_score(0.0, 0.5), 200, OPENED)
+    assert line.index("ALARM since 12.3 s") < line.index("face")
+
+
+def test_alarm_lines_say_what_happened() -> None:
+    """When it opened and why it closed, with what was highest."""
+    begun = alarm_line(AlarmEvent("clip.mp4", 12_340_000_000, OPENED, "m@1"))
+    assert begun == "clip.mp4     12.34 s  ALARM since 12.3 s  highest 0.93, video most"
+    over = alarm_line(AlarmEvent("clip.mp4", 30_000_000_000, CLOSED, "m@1"))
+    assert over.startswith("clip.mp4     30.00 s  alarm closed after 17.7 s: no evidence left  highest 0.93")
+    assert "real" not in "".join(
+        alarm_line(AlarmEvent("a", 0, dataclasses.replace(CLOSED, cause=cause), "m")) for cause in Cause
+    )
+
+
+def test_summary_lists_alarms_and_cuts_a_long_list() -> None:
+    """From, to, and what was highest; no line where there were none or none were looked for."""
+    event = SummaryEvent("clip.mp4", Summariser(0.5).result(), 0.5, "end", 0, "m@1")
+    assert "alarms" not in summary_text(event)
+    assert "alarms" not in summary_text(dataclasses.replace(event, alarms=AlarmSummary(0, ())))
+    text = summary_text(dataclasses.replace(event, alarms=AlarmSummary(60, (CLOSED,) * 50)))
+    assert "  alarms: 12.3-30.0 s (highest 0.93, video most), 12.3" in text
+    assert text.endswith("and 52 more\n")
+    silent = dataclasses.replace(CLOSED, part=None)
+    text = summary_text(dataclasses.replace(event, alarms=AlarmSummary(1, (silent,))))
+    assert text.endswith("alarms: 12.3-30.0 s (highest 0.93)\n")
+
+
+def test_open_alarms_are_those_of_the_stream() -> None:
+    """One stream's alarm is not shown with another's score, and not after it closed."""
+    alarms = OpenAlarms()
+    alarms.follow(AlarmEvent("a", 0, OPENED, "m@1"))
+    assert (alarms.of("a"), alarms.of("b")) == (OPENED, None)
+    alarms.follow(AlarmEvent("b", 0, CLOSED, "m@1"))
+    assert alarms.of("a") == OPENED
+    alarms.follow(AlarmEvent("a", 0, CLOSED, "m@1"))
+    assert alarms.of("a") is None

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from avff.daemon.rolling import probability
 from avff.daemon.summary import MAX_SPANS, TIMELINE_BINS, Summariser, Timeline, Verdict
+from avff.engine.rolling import probability
 from avff.engine.slices import Reason
 from avff.engine.spec import SPEC
 from tests.support.scripted import make_prediction

@@ -79,7 +79,7 @@ def assert_same_slice(one: Slice, other: Slice) -> None:
     """Compare all that a slice holds but the arrival time."""
     assert one.index == other.index
     assert one.audio_ok == other.audio_ok
-    for name in ("picture_ok", "repeated", "audio"):
+    for name in ("picture_ok", "repeated", "still", "light", "audio"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
     faces, others = ([f for f in (s.face, *s.other_faces) if f is not None] for s in (one, other))
     assert [f.track for f in faces] == [f.track for f in others]
@@ -90,9 +90,17 @@ def assert_same_slice(one: Slice, other: Slice) -> None:
 
 
 def make_face(
-    *, track: int = 0, ok: Sequence[int] = range(SPEC.slice_frames), eye_px: float = 60.0, seed: int = 0
+    *,
+    track: int = 0,
+    ok: Sequence[int] = range(SPEC.slice_frames),
+    eye_px: float = 60.0,
+    seed: int = 0,
+    pose: tuple[float, float, float] | None = None,
 ) -> FaceSlice:
-    """A face slice of random pixels and points, with the face in the pictures numbered ``ok``."""
+    """A face slice of random pixels and points, with the face in the pictures numbered ``ok``.
+
+    ``pose`` is roll, yaw and pitch in rad; nearly frontal and different in every picture when None.
+    """
     rng = np.random.default_rng(seed)
     found = np.zeros(SPEC.slice_frames, np.bool_)
     found[list(ok)] = True
@@ -100,6 +108,8 @@ def make_face(
     pixels = rng.integers(0, 256, (SPEC.slice_frames, side, side, 3), dtype=np.uint8)
     points = rng.uniform(0, side, (SPEC.slice_frames, 468, 3)).astype(np.float32)
     motion = rng.normal(0, 0.1, (SPEC.slice_frames, 6)).astype(np.float32)
+    if pose is not None:
+        motion[:, :3] = pose
     for values in (pixels, points, motion):
         values[~found] = 0
     return FaceSlice(track, pixels, points, motion, found, eye_px, (0.25, 0.25, 0.5, 0.5))
@@ -114,15 +124,24 @@ def make_slice(
     picture_ok: float = 1.0,
     has_video: bool = True,
     has_audio: bool = True,
+    still: Sequence[int] = (),
+    light: tuple[float, float] = (130.0, 40.0),
     captured_ns: int = 0,
 ) -> Slice:
-    """A slice with noise of RMS ``level``; ``picture_ok`` is the share of pictures that arrived."""
+    """A slice with noise of RMS ``level``; ``picture_ok`` is the share of pictures that arrived.
+
+    Pictures numbered ``still`` show the same as the one before; ``light`` is the mean and the standard
+    deviation of every picture's luminance.
+    """
     rng = np.random.default_rng(index)
     arrived = np.arange(SPEC.slice_frames) < picture_ok * SPEC.slice_frames
     noise = rng.standard_normal(SPEC.context_samples + SPEC.slice_samples) * level
+    same = np.zeros(SPEC.slice_frames, np.bool_)
+    same[list(still)] = True
     return Slice(
-        index, face, (), arrived, np.zeros(SPEC.slice_frames, np.bool_),
-        noise.astype(np.float32), audio_ok, has_video, has_audio, captured_ns,
+        index, face, (), arrived, np.zeros(SPEC.slice_frames, np.bool_), same,
+        np.tile(np.array(light, np.float32), (SPEC.slice_frames, 1)), noise.astype(np.float32),
+        audio_ok, has_video, has_audio, captured_ns,
     )  # fmt: skip
 
 

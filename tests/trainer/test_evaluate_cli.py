@@ -161,6 +161,17 @@ def test_generators_and_abstentions_are_counted(done: Path) -> None:
     assert made["without_label_left_out"] == "1"
 
 
+def test_alarms_are_counted_over_the_windows(done: Path) -> None:
+    """Clips of 3.2 s with 3 scored windows each are too little for an alarm, even end to end."""
+    made = figures(done)["alarms"]
+    assert made["genuine"]["hours"] == pytest.approx(2 * SECONDS / 3600)
+    assert made["genuine"]["scored_windows"] == 6
+    assert made["genuine"]["all_clips_one_stream"]["count"] == 0
+    assert made["generated"] == {"clips": 2, "alarmed": 0, "median_s": None}
+    assert [row["per_hour"] for row in made["thresholds"]] == [1, 2, 5, 10]
+    assert {w["track"] for w in rows(done / "windows.jsonl") if w["logit"] is not None} == {0}
+
+
 def test_page_can_be_read(done: Path) -> None:
     """Figures at both levels, breakdowns, the unreadable file with its reason, and the sweep."""
     page = (done / "evaluation.md").read_text()
@@ -168,6 +179,7 @@ def test_page_can_be_read(done: Path) -> None:
         "# Evaluation: avff",
         "## By generator",
         "## By kind",
+        "## Alarms",
         "## Robustness",
         "### All cells",
     ):

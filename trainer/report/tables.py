@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -35,6 +36,16 @@ def number(value: float, digits: int = 3) -> str:
 def shown(figure: Interval) -> str:
     """Return a figure with its interval, without it where resampling had one class only, or a dash."""
     return str(figure) if math.isfinite(figure.low) else number(figure.value)
+
+
+def number_json(value: float) -> float | None:
+    """Return a figure as it is written in JSON: null where it is not defined."""
+    return value if math.isfinite(value) else None
+
+
+def interval_json(figure: Interval) -> dict[str, float | None]:
+    """Return a figure with its interval as it is written in JSON."""
+    return {name: number_json(value) for name, value in asdict(figure).items()}
 
 
 def data_table(sides: Sides) -> str:

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from avff.daemon.rolling import RollingScore, evidence, probability
 from avff.engine.media import NS_PER_S
+from avff.engine.rolling import RollingScore, evidence, probability
 from avff.engine.slices import Reason
 from tests.support.scripted import make_prediction
 
