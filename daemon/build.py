@@ -33,7 +33,11 @@ def daemon_from_config(config: DaemonConfig) -> Daemon:
         EngineRunner(lambda: load_engine(config), batch=config.engine.batch),
         console_sinks(config.format),
         settings=StreamSettings(
-            config.rolling, config.queues, config.engine.batch, config.alarm.rule(config.rolling)
+            config.rolling,
+            config.queues,
+            config.engine.batch,
+            config.alarm.rule(config.rolling),
+            config.explain,
         ),
     )
 

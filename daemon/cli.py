@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import avff
+from avff.daemon import explain
 from avff.daemon.errors import DaemonError, ExitCode, exit_code_of
 from avff.daemon.worker import abandoned_threads
 
@@ -28,6 +29,7 @@ examples:
   avffd --source clip.mp4 --realtime     ... at its own speed
   avffd --source webcam --format jsonl   one JSON line per hop on stdout (docs/events.md)
   avffd --source demo                    the clip that comes with the program, a fake
+  avffd explain clip.mp4                 a picture of what its highest score rests on (avffd explain --help)
 
 Scores are probabilities of fake, 0 to 1; null with a reason where there is no evidence.
 A file that breaks off is scored to that point, with a warning.
@@ -53,11 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     A thread that could not be joined (a driver that never returns) must not hold the
     process back or crash it while the interpreter shuts down: then it ends here and now.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(sys.argv[1:] if argv is None else list(argv))
     _start_logging()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = _run(arguments)
+        code = int(arguments.run(arguments))
     except KeyboardInterrupt:  # before the daemon caught signals: there is nothing to drain
         code = int(ExitCode.OK)
     except Exception as error:  # the last line of defence: one line instead of a traceback
@@ -96,8 +98,9 @@ def _configuration(arguments: argparse.Namespace) -> DaemonConfig:
     for key in ("source", "name", "format", "model"):
         if getattr(arguments, key) is not None:
             values[key] = getattr(arguments, key)
-    if arguments.realtime:
-        values["realtime"] = True
+    for key in ("realtime", "explain"):
+        if getattr(arguments, key):
+            values[key] = True
     engine = {"threads": arguments.threads, "hop_slices": arguments.hop}
     values["engine"] = values.get("engine", {}) | {k: v for k, v in engine.items() if v is not None}
     try:
@@ -150,6 +153,20 @@ class _Parser(argparse.ArgumentParser):
         self.exit(ExitCode.USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line: everything is an option, but for a command in the first place."""
+    if argv[:1] != ["explain"]:
+        return _parser().parse_args(argv)
+    parser = _Parser(
+        prog="avffd explain",
+        description=explain.DESCRIPTION,
+        epilog=explain.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    explain.add_arguments(parser, _at_least_one)
+    return parser.parse_args(argv[1:])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="avffd",
@@ -166,7 +183,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", metavar="DIR", type=Path, help="exported model; the embedded one by default")
     add("--threads", metavar="N", type=_at_least_one, help="CPU threads of the engine (default 2)")
     add("--hop", metavar="SLICES", type=_hop, help="slices of 320 ms between scores, 1 to 8 (default 1)")
+    add("--explain", action="store_true", help="say in each score where it comes from (jsonl)")
     add("--version", action="version", version=f"avffd {avff.__version__}")
+    parser.set_defaults(run=_run)
     return parser
 
 

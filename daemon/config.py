@@ -116,6 +116,7 @@ class DaemonConfig(_Settings):
     model: Annotated[Path | None, Field(strict=False)] = Field(
         default=None, description="directory of an exported model; the embedded one by default"
     )
+    explain: bool = Field(default=False, description="whether score events say where the score comes from")
     engine: EngineSettings = EngineSettings()
     rolling: RollingSettings = RollingSettings()
     alarm: AlarmSettings = AlarmSettings()

@@ -69,6 +69,7 @@ def exit_code_of(error: BaseException) -> int:
         return error.exit_code
     codes: tuple[tuple[type[Exception], ExitCode], ...] = (
         (engine.MediaError, ExitCode.MEDIA),
+        (engine.ExplainError, ExitCode.MEDIA),
         (engine.AssetError, ExitCode.UNAVAILABLE),
         (engine.SettingsError, ExitCode.CONFIG),
         (engine.ContractError, ExitCode.CONFIG),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avff.daemon.alarms import AlarmSummary
+from avff.daemon.explanation import ScoreExplanation, explanation_of
 from avff.daemon.summary import POOLING, Summary, seconds
 from avff.engine.alarm import Alarm
 from avff.engine.rolling import evidence, probability
@@ -41,6 +42,7 @@ class ScoreEvent:
         latency_ms: from the arrival of the window's newest item to the making of this event.
         dropped: items lost so far in this stream because a later stage was too slow.
         model: name of the model.
+        explain: where the score comes from; None when not asked for, or without a score.
     """
 
     stream: str
@@ -56,9 +58,11 @@ class ScoreEvent:
     latency_ms: float
     dropped: int
     model: str
+    explain: ScoreExplanation | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as it is written: version, type and rounded numbers."""
+        explain = {} if self.explain is None else {"explain": self.explain.to_json()}
         return {
             "v": VERSION,
             "type": "score",
@@ -79,6 +83,7 @@ class ScoreEvent:
             "latency_ms": round(self.latency_ms, 1),
             "dropped": self.dropped,
             "model": self.model,
+            **explain,
         }
 
 
@@ -184,7 +189,14 @@ Event = ScoreEvent | AlarmEvent | SummaryEvent
 
 
 def score_event(
-    prediction: Prediction, rolling: float | None, *, stream: str, model: str, dropped: int, now_ns: int
+    prediction: Prediction,
+    rolling: float | None,
+    *,
+    stream: str,
+    model: str,
+    dropped: int,
+    now_ns: int,
+    explain: bool = False,
 ) -> ScoreEvent:
     """Make the event of one prediction.
 
@@ -195,6 +207,7 @@ def score_event(
         model: name of the model.
         dropped: items lost so far.
         now_ns: monotonic clock, in ns.
+        explain: whether to say where the score comes from.
     """
     logit = evidence(prediction)
     return ScoreEvent(
@@ -212,6 +225,7 @@ def score_event(
         latency_ms=max(0.0, (now_ns - prediction.captured_ns) / 1e6),
         dropped=dropped,
         model=model,
+        explain=explanation_of(prediction) if explain else None,
     )
 
 

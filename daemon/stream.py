@@ -38,12 +38,14 @@ class StreamSettings:
         queues: sizes of the mailboxes.
         batch: most slices of this stream at the engine at a time.
         alarm: when alarms open and close; None to look for none.
+        explain: whether score events say where the score comes from.
     """
 
     rolling: RollingSettings = field(default_factory=RollingSettings)
     queues: QueueSettings = field(default_factory=QueueSettings)
     batch: int = 8
     alarm: AlarmRule | None = field(default_factory=AlarmRule)
+    explain: bool = False
 
 
 class Stream:
@@ -199,6 +201,7 @@ class Stream:
                     model=engine.model,
                     dropped=self.dropped,
                     now_ns=time.monotonic_ns(),
+                    explain=self._settings.explain,
                 )
                 await self._publisher.publish(event)
                 await self._publish_alarms(alarms.push(prediction, rolled), prediction.end_ns, engine)

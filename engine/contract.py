@@ -19,7 +19,7 @@ import numpy.typing as npt
 from avff.engine.errors import ContractError
 from avff.engine.spec import SPEC, ClipSpec
 
-FORMAT = 1
+FORMAT = 2
 ENCODERS = ("video", "audio", "landmarks")
 FUSION = "fusion"
 GRAPHS = (*ENCODERS, FUSION)
@@ -51,18 +51,22 @@ class GraphSpec:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """Calibrated log-odds = scale * logit + offset (Platt scaling), joined with the parts' evidence.
+    """Calibrated log-odds = scale * logit + offset (Platt scaling), and shares of the parts for ``any``.
 
     Attributes:
         scale: weight of the head's own logit.
         offset: added.
-        video, audio: weights of the video and audio heads' logits; for ``any`` only.
+        video, audio: for ``any`` only: shares 0…1 of the hypotheses that the picture's, the sound's head
+            stands for; the rest is its own head's (:mod:`avff.engine.calibration`).
+        gain, shift: for ``any`` only: final scaling of what the hypotheses make together.
     """
 
     scale: float
     offset: float
     video: float = 0.0
     audio: float = 0.0
+    gain: float = 1.0
+    shift: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,9 @@ def check_tensors(graph: str, specs: tuple[TensorSpec, ...], tensors: Mapping[st
 
 def _contract(raw: dict[str, Any]) -> Contract:
     calibration = raw["calibration"]
+    parts = {name: _affine(values) for name, values in calibration["parts"].items()}
+    for modality, values in calibration["any"].items():
+        _check_shares(modality, _affine(values), parts)
     return Contract(
         name=str(raw["name"]),
         graphs={name: _graph(graph) for name, graph in raw["graphs"].items()},
@@ -157,7 +164,7 @@ def _contract(raw: dict[str, Any]) -> Contract:
         width=int(raw["width"]),
         calibration=Calibration(
             any={name: _affine(values) for name, values in calibration["any"].items()},
-            parts={name: _affine(values) for name, values in calibration["parts"].items()},
+            parts=parts,
             threshold=_finite(calibration["threshold"]),
         ),
         provenance={str(k): str(v) for k, v in raw["provenance"].items()},
@@ -173,7 +180,16 @@ def _spec(raw: dict[str, Any]) -> ClipSpec:
 
 
 def _affine(raw: dict[str, Any]) -> Affine:
-    return Affine(*(_finite(raw[name]) for name in ("scale", "offset", "video", "audio")))
+    return Affine(*(_finite(raw[field.name]) for field in fields(Affine)))
+
+
+def _check_shares(modality: str, by: Affine, parts: Mapping[str, Affine]) -> None:
+    shares = {"video": by.video, "audio": by.audio}
+    if min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-6:
+        raise ValueError(f"shares of {modality!r} in the calibration are {shares}, not within 0 and 1")
+    absent = [name for name, share in shares.items() if share and name not in parts]
+    if absent:
+        raise ValueError(f"{modality!r} has a share of {absent[0]!r}, which has no calibration")
 
 
 def _finite(value: Any) -> float:

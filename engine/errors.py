@@ -5,7 +5,8 @@
     ├── MediaError       a file cannot be read as audio or video
     ├── SettingsError    a YAML file or option is wrong
     ├── ContractError    a model does not fit this program, or an input does not fit the model
-    └── BackendError     the inference runtime refused to load or run a graph
+    ├── BackendError     the inference runtime refused to load or run a graph
+    └── ExplainError     there is no score to explain
 
 Every message names the thing and the way out, in one line.  None of these is
 ever turned into a score.
@@ -34,3 +35,7 @@ class ContractError(EngineError):
 
 class BackendError(EngineError):
     """The inference runtime could not load or run a graph."""
+
+
+class ExplainError(EngineError):
+    """No window, or not the wanted one, has a score that could be explained."""

@@ -32,7 +32,7 @@ def video_tensor(faces: UInt8) -> Float32:
         faces: uint8 ``[n, 128, 128, 3]`` RGB.
 
     Returns:
-        float32 ``[n, 3, 96, 96]``, 0…1.
+        float32 ``[n, 3, 128, 128]``, 0…1.
     """
     side = (SPEC.input_px, SPEC.input_px)
     small = np.stack([cv2.resize(face, side, interpolation=cv2.INTER_AREA) for face in faces])
@@ -73,6 +73,11 @@ def landmark_tensor(landmarks: Float32, motion: Float32) -> Float32:
     return np.asarray(np.clip(values, -_CLAMP, _CLAMP), np.float32)
 
 
+def band_middles_hz() -> tuple[Float32, Float32]:
+    """Return the middles of the mel bands and of the linear bands, float32 ``[80]`` each, in Hz."""
+    return _mel_edges_hz()[1:-1].astype(np.float32), _linear_edges_hz()[1:-1].astype(np.float32)
+
+
 @cache
 def _window() -> Float32:
     """A Hann window of 25 ms in the middle of the 512 samples of a spectrum."""
@@ -85,15 +90,23 @@ def _window() -> Float32:
 @cache
 def _mel_bank() -> Float32:
     """Triangles spaced evenly in mel (O'Shaughnessy's formula), each of unit sum; ``[257, 80]``."""
-    top = 2595 * np.log10(1 + SPEC.rate_hz / 2 / 700)
-    edges = 700 * (10 ** (np.linspace(0, top, SPEC.bands + 2) / 2595) - 1)
-    return _triangles(edges)
+    return _triangles(_mel_edges_hz())
 
 
 @cache
 def _linear_bank() -> Float32:
     """Triangles spaced evenly in Hz, each of unit sum; ``[257, 80]``."""
-    return _triangles(np.linspace(0, SPEC.rate_hz / 2, SPEC.bands + 2))
+    return _triangles(_linear_edges_hz())
+
+
+def _mel_edges_hz() -> np.ndarray:
+    top = 2595 * np.log10(1 + SPEC.rate_hz / 2 / 700)
+    edges: np.ndarray = 700 * (10 ** (np.linspace(0, top, SPEC.bands + 2) / 2595) - 1)
+    return edges
+
+
+def _linear_edges_hz() -> np.ndarray:
+    return np.linspace(0, SPEC.rate_hz / 2, SPEC.bands + 2)
 
 
 def _triangles(edges: np.ndarray) -> Float32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from avff.engine.decode import open_media
@@ -12,23 +13,32 @@ from avff.engine.predictor import Predictor, StreamState
 from avff.engine.slices import Prediction, Slice
 
 
-def slices_of_file(path: Path, models: FaceModels) -> list[Slice]:
-    """Decode a file and cut it into slices, exactly as the daemon does.
+def iterate_slices(path: Path, models: FaceModels) -> Iterator[Slice]:
+    """Decode a file and cut it into slices, exactly as the daemon does, one after the other.
 
     A file whose time stamps leap is cut to that point.
 
     Raises:
         MediaError: the file cannot be read.
     """
-    slices: list[Slice] = []
     with open_media(path) as reader:
         frontend = Frontend(models, has_video=reader.has_video, has_audio=reader.has_audio)
         for item in reader:
             try:
-                slices += frontend.push(item)
+                made = frontend.push(item)
             except MediaError:
                 break
-    return slices + frontend.flush()
+            yield from made
+    yield from frontend.flush()
+
+
+def slices_of_file(path: Path, models: FaceModels) -> list[Slice]:
+    """Return all of :func:`iterate_slices`: some 1.4 MB a second of media.
+
+    Raises:
+        MediaError: the file cannot be read.
+    """
+    return list(iterate_slices(path, models))
 
 
 def predictions_of_file(path: Path, models: FaceModels, predictor: Predictor) -> list[Prediction]:

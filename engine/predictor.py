@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avff.engine.calibration import terms as terms_of
+from avff.engine.calibration import together
 from avff.engine.contract import CLIP_OUTPUTS, Affine, Calibration
 from avff.engine.evidence import SliceFacts, modality_of, window_coverage
 from avff.engine.features import audio_tensor, landmark_tensor, video_tensor
-from avff.engine.media import Float32
+from avff.engine.media import Bool, Float32
 from avff.engine.model import Model
 from avff.engine.slices import Coverage, Prediction, Reason, Slice
 from avff.engine.spec import SPEC
@@ -89,29 +91,52 @@ class Predictor:
         Raises:
             ContractError, BackendError: the model failed; there is no score then.
         """
-        due: list[tuple[StreamState, _Window]] = []
-        for (state, piece), tokens in zip(batch, self._encode([s for _, s in batch]), strict=True):
+        due: list[tuple[StreamState, tuple[SliceTokens, ...]]] = []
+        for (state, piece), tokens in zip(batch, self.encode([s for _, s in batch]), strict=True):
             state.append(tokens)
             if (piece.index + 1) % self._hop_slices == 0:
-                due.append((state, self._judge(tuple(state.recent))))
-        scored = iter(self._fuse([w for _, w in due if w.reason is None]))
-        return [(state, next(scored) if w.reason is None else _abstain(w)) for state, w in due]
+                due.append((state, tuple(state.recent)))
+        scored = self.score([window for _, window in due])
+        return [(state, prediction) for (state, _), prediction in zip(due, scored, strict=True)]
 
-    def _encode(self, slices: Sequence[Slice]) -> list[SliceTokens]:
+    def score(self, windows: Sequence[tuple[SliceTokens, ...]]) -> list[Prediction]:
+        """Judge and score windows, each up to 8 slices that follow each other.
+
+        Raises:
+            ContractError, BackendError: the model failed.
+        """
+        judged = [self._judge(window) for window in windows]
+        scored = iter(self._fuse([w for w in judged if w.reason is None]))
+        return [next(scored) if w.reason is None else _abstain(w) for w in judged]
+
+    def encode(self, slices: Sequence[Slice]) -> list[SliceTokens]:
+        """Return the tokens of slices, of any streams.
+
+        Raises:
+            ContractError, BackendError: the model failed.
+        """
         faces = [s.face if s.face is not None and s.face.ok.any() else None for s in slices]
-        video = self._tokens("video", [None if f is None else video_tensor(f.faces) for f in faces])
-        points = self._tokens(
+        video = self.tokens("video", [None if f is None else video_tensor(f.faces) for f in faces])
+        points = self.tokens(
             "landmarks", [None if f is None else landmark_tensor(f.landmarks, f.motion) for f in faces]
         )
         sound = [audio_tensor(s.audio) if s.audio_ok > 0 else None for s in slices]
-        audio = self._tokens("audio", sound)
+        audio = self.tokens("audio", sound)
         return [
             SliceTokens(SliceFacts.of(s), v, a, p)
             for s, v, a, p in zip(slices, video, audio, points, strict=True)
         ]
 
-    def _tokens(self, graph: str, tensors: Sequence[Float32 | None]) -> list[Float32]:
-        """Run an encoder on the slices that have its input; the others get zeros."""
+    def tokens(self, graph: str, tensors: Sequence[Float32 | None]) -> list[Float32]:
+        """Run an encoder on the slices that have its input; the others get zeros.
+
+        Args:
+            graph: ``video``, ``audio`` or ``landmarks``.
+            tensors: one slice's input each, as the functions of ``engine.features`` make it, or None.
+
+        Returns:
+            float32 ``[8, width]`` for each.
+        """
         blank = np.zeros((SPEC.slice_frames, self._model.contract.width), np.float32)
         tokens = [blank] * len(tensors)
         present = [i for i, t in enumerate(tensors) if t is not None]
@@ -133,23 +158,30 @@ class Predictor:
         made: list[Prediction] = []
         for start in range(0, len(windows), MAX_BATCH):
             part = windows[start : start + MAX_BATCH]
-            out = self._model.infer("fusion", fusion_inputs([(w.recent, w.track, w.modality) for w in part]))
+            inputs = fusion_inputs([(w.recent, w.track, w.modality) for w in part])
+            out = self._model.infer("fusion", inputs)
+            there = inputs["video_ok"] + inputs["audio_ok"] > 0
             made += [
-                self._prediction(w, out["clip"][i], out["frames"][i], out["sync"][i])
+                self._prediction(w, out["clip"][i], out["frames"][i], out["sync"][i], there[i])
                 for i, w in enumerate(part)
             ]
         return made
 
-    def _prediction(self, window: _Window, clip: Float32, frames: Float32, sync: Float32) -> Prediction:
+    def _prediction(
+        self, window: _Window, clip: Float32, frames: Float32, sync: Float32, there: Bool
+    ) -> Prediction:
         if not (np.isfinite(clip).all() and np.isfinite(frames).all() and np.isfinite(sync).all()):
             return _abstain(window, Reason.MODEL_NAN)
         logits = dict(zip(CLIP_OUTPUTS, map(float, clip), strict=True))
         calibration = self._model.contract.calibration
+        by = calibration.any[window.modality]
+        terms = terms_of(by, calibration.parts, clip.astype(np.float64))
         return _finish(
             window,
-            logit=_joined(calibration.any[window.modality], logits),
+            logit=float(together(by, terms)),
             parts=_parts(calibration, window.modality, logits),
-            frames=frames,
+            terms={head: float(term) for head, term in terms.items()},
+            frames=np.where(there[:, None], frames, np.float32(np.nan)),
             sync=sync if window.modality == "av" else None,
         )
 
@@ -189,11 +221,6 @@ def _parts(calibration: Calibration, modality: str, logits: dict[str, float]) ->
     }
 
 
-def _joined(by: Affine, logits: dict[str, float]) -> float:
-    """Log-odds of any manipulation: its own head's, and what the heads of both modalities add."""
-    return _affine(by, logits["any"]) + by.video * logits["video"] + by.audio * logits["audio"]
-
-
 def _affine(by: Affine, logit: float) -> float:
     return by.scale * logit + by.offset
 
@@ -212,6 +239,7 @@ def _finish(
     logit: float | None = None,
     reason: Reason | None = None,
     parts: dict[str, float] | None = None,
+    terms: dict[str, float] | None = None,
     frames: Float32 | None = None,
     sync: Float32 | None = None,
 ) -> Prediction:
@@ -220,5 +248,5 @@ def _finish(
     return Prediction(
         index=last.index, start_ns=start * SPEC.slice_ns, end_ns=(last.index + 1) * SPEC.slice_ns,
         logit=logit, reason=reason, parts=parts or {}, modality=window.modality, frames=frames, sync=sync,
-        coverage=window.coverage, track=window.track, captured_ns=last.captured_ns,
+        coverage=window.coverage, track=window.track, captured_ns=last.captured_ns, terms=terms or {},
     )  # fmt: skip

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from avff.engine.media import Bool, Float32, UInt8
@@ -123,11 +123,14 @@ class Prediction:
         reason: why ``logit`` is None, else None.
         parts: calibrated probabilities 0…1 by head: ``video``, ``audio``, ``desync``.
         modality: ``av``, ``video`` or ``audio``: what the score rests on.
-        frames: float32 ``[64, 3]`` logits (any, video, audio) per picture, or None.
+        frames: float32 ``[64, 3]`` logits (any, video, audio) per picture, NaN where there is neither
+            picture nor sound to judge, or None.
         sync: float32 ``[31]`` mean cosine of sound and picture at shifts -15…15 pictures, or None.
         coverage: how much evidence the window holds.
         track: face track the score belongs to, or None.
         captured_ns: monotonic arrival time of the newest item in the window, in ns.
+        terms: log-odds that the hypothesis of one head, ``any``, ``video`` or ``audio``, is the one that
+            holds, before the last scaling (:mod:`avff.engine.calibration`).  Empty with ``reason``.
     """
 
     index: int
@@ -142,3 +145,4 @@ class Prediction:
     coverage: Coverage
     track: int | None
     captured_ns: int
+    terms: Mapping[str, float] = field(default_factory=dict)

@@ -39,7 +39,7 @@ class ClipSpec:
     slice_frames: int = 8
     window_slices: int = 8
     face_px: int = 128
-    input_px: int = 96
+    input_px: int = 128
     fft_size: int = 512
     fft_window: int = 400
     fft_hop: int = 160

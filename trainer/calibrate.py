@@ -1,22 +1,31 @@
-"""From logits to probabilities: Platt scaling on validation windows, and the frozen threshold."""
+"""From logits to probabilities: fitted on validation windows, and the frozen threshold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.utils.data import DataLoader
 
+from avff.engine.calibration import joined
 from avff.engine.contract import CLIP_OUTPUTS, Affine, Calibration
-from avff.engine.media import Float32
+from avff.engine.media import Bool, Float32
 from avff.trainer.data.windows import Batch, ValidationWindows
 from avff.trainer.metrics import Interval, auc, bootstrap
 from avff.trainer.model.registry import answer
 
-PICTURE_FAKES = ("generated", "self_blend", "lip_swap")
+Float64: TypeAlias = npt.NDArray[np.float64]
+Index: TypeAlias = npt.NDArray[np.int64]
+Names: TypeAlias = npt.NDArray[np.str_]
+
+PICTURE_FAKES = ("generated", "self_blend", "lip_swap", "talking_photo")
 SOUND_FAKES = ("vocoder", "splice")
 MISMATCHES = ("desync", "local_desync", "audio_swap")
 BY_MODALITY = {
@@ -24,9 +33,12 @@ BY_MODALITY = {
     "video": PICTURE_FAKES,
     "audio": SOUND_FAKES,
 }
-HEADS = {"av": ("any", "video", "audio"), "video": ("any", "video"), "audio": ("any", "audio")}
-"""Heads whose logits are joined to one answer."""
+HEADS = {"av": ("video", "audio"), "video": ("video",), "audio": ("audio",)}
+"""Parts that are joined with the head of the whole to one answer."""
 BY_PART = {"video": PICTURE_FAKES, "audio": SOUND_FAKES, "desync": MISMATCHES}
+_ROUNDS = 200
+_MOST = 30.0
+"""Nats beyond which a likelihood ratio is as good as certain."""
 FOLDS = 5
 """Parts, by group, for the figure of a combination: it is judged on groups it was not fitted to."""
 
@@ -46,10 +58,34 @@ def validation_logits(net: nn.Module, windows: ValidationWindows, *, workers: in
     return {name: np.concatenate(parts) for name, parts in collected.items()}
 
 
+Score: TypeAlias = "Callable[[Rows, Float64], Float64]"
+"""Scores logits ``[n, 4]`` by what it fits to rows."""
+
+
+class Rows(NamedTuple):
+    """Windows to fit on: genuine ones, and those of some kinds.
+
+    Attributes:
+        logits: float64 ``[n, 4]``.
+        labels: int ``[n]``, 1 fake.
+        kinds: str ``[n]``, name of each window's group.
+        who: str ``[n]``, group of people and footage.
+    """
+
+    logits: Float64
+    labels: Index
+    kinds: Names
+    who: Names
+
+    def of(self, chosen: Bool) -> Rows:
+        """Return the chosen ones."""
+        return Rows(self.logits[chosen], self.labels[chosen], self.kinds[chosen], self.who[chosen])
+
+
 def calibrate(
     logits: dict[str, Float32], names: Sequence[str], clusters: Sequence[str]
 ) -> tuple[dict[str, Affine], dict[str, Affine], dict[str, Interval]]:
-    """Fit the scaling of every modality and part.
+    """Fit the scaling of every head, and how often its hypothesis is the one that holds.
 
     Args:
         logits: from :func:`validation_logits`.
@@ -59,32 +95,32 @@ def calibrate(
             not independent.
 
     Returns:
-        scalings of ``any`` by modality and of the parts, and each one's validation AUC.
-        What is not surely above chance gets no scaling: no score rests on it, and none is shown.
+        calibrations of ``any`` by modality (see :mod:`avff.engine.calibration`) and of the parts, and
+        each one's validation AUC.  What is not surely above chance gets none: no score rests on it,
+        and it is not shown.
     """
+    kinds = np.array(names)[logits["group"].astype(int)]
+
+    def rows(modality: str, fakes: Sequence[str]) -> Rows:
+        values = logits[modality].astype(np.float64)
+        every = Rows(values, (kinds != names[0]).astype(np.int64), kinds, np.array(clusters))
+        return every.of(np.isin(kinds, [names[0], *fakes]))
+
     figures: dict[str, Interval] = {}
-
-    def fit(name: str, values: Float32, fakes: Sequence[str], heads: Sequence[str]) -> Affine | None:
-        chosen, labels = _select(logits["group"], names, fakes)
-        if not 0 < labels.sum() < len(labels):
-            return None  # no such fakes in this run: nothing says how good the head is
-        who = [clusters[int(i)] for i in np.flatnonzero(chosen)]
-        evidence = values[chosen][:, [CLIP_OUTPUTS.index(h) for h in heads]].astype(np.float64)
-        unseen = _unseen(evidence, labels, who)
-        judged = np.isfinite(unseen)
-        figures[name] = bootstrap(auc, labels[judged], unseen[judged], list(np.array(who)[judged]))
-        weights, offset = _logistic(evidence, labels)
-        # Not "<=": where nothing could be judged, the bound is NaN, and nothing is offered.
-        if not figures[name].low > 0.5 or not weights.any():
-            return None
-        rounded = {h: round(float(w), 6) for h, w in zip(heads, weights, strict=True)}
-        own = "any" if "any" in rounded else heads[0]
-        parts = {h: w for h, w in rounded.items() if h != own}
-        return Affine(rounded[own], round(offset, 6), **parts)
-
-    by_modality = {m: fit(f"any, {m}", logits[m], fakes, HEADS[m]) for m, fakes in BY_MODALITY.items()}
-    by_part = {p: fit(p, logits["av"], fakes, [p]) for p, fakes in BY_PART.items()}
-    return _offered(by_modality), _offered(by_part), figures
+    parts: dict[str, Affine] = {}
+    for part, fakes in BY_PART.items():
+        asked = rows("av", fakes)
+        fit = _head(asked, part)
+        if _is_sure(f"{part}", asked, partial(_score_part, part=part), figures) and fit is not None:
+            parts[part] = fit
+    by_modality: dict[str, Affine] = {}
+    for modality, fakes in BY_MODALITY.items():
+        asked = rows(modality, fakes)
+        joins = _best_joins(asked, [p for p in HEADS[modality] if p in parts])
+        joint = _joint(asked, joins)
+        if _is_sure(f"any, {modality}", asked, partial(_score_joint, joins=joins), figures) and joint:
+            by_modality[modality] = joint[0]
+    return by_modality, parts, figures
 
 
 DEFAULT_THRESHOLD = 0.5
@@ -115,43 +151,107 @@ def _clip_logits(net: nn.Module, batch: Batch, modality: str) -> Float32:
     return logits
 
 
-def _select(group: Float32, names: Sequence[str], fakes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return which windows take part, genuine ones and those of some kinds, and their labels."""
-    chosen = np.isin(group, [0, *(i for i, n in enumerate(names) if n in fakes)])
-    return chosen, (group[chosen] > 0).astype(np.int64)
+def _is_sure(name: str, rows: Rows, score: Score, figures: dict[str, Interval]) -> bool:
+    """Note under ``name`` what a fit is worth on groups it was not fitted to; tell if it is above chance."""
+    if not _has_both(rows):
+        return False  # no such fakes in this run: nothing says how good it is
+    unseen = _unseen(rows, score)
+    judged = np.isfinite(unseen)
+    figures[name] = bootstrap(auc, rows.labels[judged], unseen[judged], list(rows.who[judged]))
+    # Not "<=": where nothing could be judged, the bound is NaN, and nothing is offered.
+    return bool(figures[name].low > 0.5)
 
 
-def _offered(fits: Mapping[str, Affine | None]) -> dict[str, Affine]:
-    return {name: fit for name, fit in fits.items() if fit is not None}
+def _best_joins(rows: Rows, parts: Sequence[str]) -> Sequence[str]:
+    """Return the heads to join: the parts, and the head of the whole where it helps on unseen groups."""
+    every = ("any", *parts)
+    if not parts or not _has_both(rows):
+        return every
+    worth = []
+    for joins in (every, parts):
+        unseen = _unseen(rows, partial(_score_joint, joins=joins))
+        judged = np.isfinite(unseen)
+        worth.append(auc(rows.labels[judged], unseen[judged]) if _has_both(rows.of(judged)) else np.nan)
+    return parts if worth[1] > worth[0] else every
 
 
-def _unseen(evidence: np.ndarray, labels: np.ndarray, who: Sequence[str]) -> np.ndarray:
-    """Return log-odds for each window by a fit on other groups: what the combination is worth.
+def _unseen(rows: Rows, score: Score) -> Float64:
+    """Return a score for each window by a fit on other groups.
 
     NaN where the other groups are none, or all of one class: no fit, so no figure either.
     """
-    made = np.full(len(labels), np.nan)
-    groups = np.array(who)
-    for fold in np.array_split(np.random.default_rng(0).permutation(np.unique(groups)), FOLDS):
-        out = np.isin(groups, fold)
-        if out.any() and 0 < labels[~out].sum() < (~out).sum():
-            weights, offset = _logistic(evidence[~out], labels[~out])
-            made[out] = evidence[out] @ weights + offset
+    made = np.full(len(rows.labels), np.nan)
+    for fold in np.array_split(np.random.default_rng(0).permutation(np.unique(rows.who)), FOLDS):
+        out = np.isin(rows.who, fold)
+        if out.any() and _has_both(rows.of(~out)):
+            made[out] = score(rows.of(~out), rows.logits[out])
     return made
 
 
-def _logistic(evidence: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
-    """Fit log-odds to one or several logits, with weights of zero or more.
+def _score_part(fitted: Rows, logits: Float64, *, part: str) -> Float64:
+    head = _head(fitted, part) or Affine(0.0, 0.0)
+    return np.asarray(head.scale * logits[:, CLIP_OUTPUTS.index(part)] + head.offset)
+
+
+def _score_joint(fitted: Rows, logits: Float64, *, joins: Sequence[str]) -> Float64:
+    joint = _joint(fitted, joins)
+    return np.zeros(len(logits)) if joint is None else np.asarray(joined(*joint, logits))
+
+
+def _has_both(rows: Rows) -> bool:
+    return bool(0 < rows.labels.sum() < len(rows.labels))
+
+
+def _head(rows: Rows, head: str) -> Affine | None:
+    """Fit one head's log-odds on its own kinds of fakes; None where its logit counts for nothing.
 
     A head that would count against its own meaning is left out: that is noise, and would turn
     a warning into its opposite.  Classes are balanced: the probability is for even odds.
     """
-    weights = np.zeros(evidence.shape[1])
-    kept = list(range(evidence.shape[1]))
-    while kept:
-        fit = LogisticRegression(class_weight="balanced", C=1.0).fit(evidence[:, kept], labels)
-        if (fit.coef_[0] > 0).all():
-            weights[kept] = fit.coef_[0]
-            return weights, float(fit.intercept_[0])
-        kept.pop(int(np.argmin(fit.coef_[0])))
-    return weights, 0.0
+    mine = rows.of((rows.labels == 0) | np.isin(rows.kinds, BY_PART.get(head, rows.kinds)))
+    if not _has_both(mine):
+        return None
+    return _platt(mine.logits[:, CLIP_OUTPUTS.index(head)], mine.labels)
+
+
+def _platt(scores: Float64, labels: Index) -> Affine | None:
+    fit = LogisticRegression(class_weight="balanced", C=1.0).fit(scores[:, None], labels)
+    scale, offset = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+    return Affine(round(scale, 6), round(offset, 6)) if scale > 0 else None
+
+
+def _joint(rows: Rows, joins: Sequence[str]) -> tuple[Affine, dict[str, Affine]] | None:
+    """Fit the heads to join, and the shares of their hypotheses; return the whole's and the parts'."""
+    heads = {head: fit for head in joins if (fit := _head(rows, head)) is not None}
+    if not heads:
+        return None
+    own = heads.get("any")
+    parts = {head: fit for head, fit in heads.items() if head != "any"}
+    fakes = rows.logits[rows.labels == 1]
+    ratios = [fit.scale * fakes[:, CLIP_OUTPUTS.index(head)] + fit.offset for head, fit in heads.items()]
+    shares = dict(zip(heads, _shares(np.exp(np.clip(ratios, -_MOST, _MOST))), strict=True))
+    base = own or Affine(0.0, 0.0)
+    video, audio = (round(float(shares.get(part, 0.0)), 6) for part in ("video", "audio"))
+    if own is None:  # what rounding leaves must not become a share of a head that is none
+        video, audio = (1 - audio, audio) if "video" in shares else (0.0, 1.0)
+    joint = Affine(base.scale, base.offset, video, audio)
+    last = _platt(np.asarray(joined(joint, parts, rows.logits), np.float64), rows.labels)
+    return None if last is None else (replace(joint, gain=last.scale, shift=last.offset), parts)
+
+
+def _shares(ratios: Float64) -> Float64:
+    """Return how often each hypothesis holds among the fakes, by expectation-maximisation.
+
+    Args:
+        ratios: ``[hypotheses, fakes]`` likelihood ratios.
+
+    Returns:
+        ``[hypotheses]``, summing to 1.  Each begins with one fake more than it has: none is lost for ever
+        because validation held no fake of its kind.
+    """
+    shares = np.full(len(ratios), 1 / len(ratios))
+    for _ in range(_ROUNDS):
+        belief = shares[:, None] * ratios
+        belief /= belief.sum(axis=0)
+        shares = (belief.sum(axis=1) + 1) / (ratios.shape[1] + len(ratios))
+    return shares

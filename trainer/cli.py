@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--folds", type=int, metavar="K", help="cross-validate: K runs, each judged on clips of its own"
     )
     other.add_argument(
-        "--control", choices=("leave-one-out", "label-shuffle", "metadata", "near-copies"),
+        "--control", choices=("leave-one-out", "label-shuffle", "metadata", "near-copies", "random-encoder"),
         help="carry out a control of the figures instead of a run",
     )  # fmt: skip
     options, rest = parser.parse_known_args(argv)

@@ -58,6 +58,8 @@ class EncoderSettings(_Strict):
     epochs: Positive = 20
     slices_per_epoch: Positive = 2048
     batch: Positive = 64
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Decay of the moving average of the weights that the stage leaves behind; None: the last ones."""
     optim: OptimSettings = OptimSettings(learning_rate=2e-3)
 
 

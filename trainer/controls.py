@@ -7,6 +7,7 @@
   says how much of any other the clips' origin may have given away.
 - Copies of one clip on two sides (see :mod:`avff.trainer.copies`), which no list of people or footage
   tells of.
+- A network that has learnt nothing (see :mod:`avff.trainer.random_encoder`).
 
 The first two train runs of their own, which go on when they are stopped.  Their figure is the one
 after the last epoch: choosing an epoch by it would flatter it.
@@ -34,6 +35,7 @@ from avff.trainer.data.shards import ShardStore
 from avff.trainer.data.splits import Split, SplitError, group_of, split_clips
 from avff.trainer.metrics import Interval
 from avff.trainer.paths import RunPaths
+from avff.trainer.random_encoder import random_encoders, random_page
 from avff.trainer.report.control import container_facts, metadata_control
 from avff.trainer.report.history import read_history
 from avff.trainer.run import check_settings, fit
@@ -70,7 +72,7 @@ def run_control(config: Path, overrides: Sequence[Override], kind: str) -> int:
     Args:
         config: the recipe.
         overrides: settings that take precedence.
-        kind: ``leave-one-out``, ``label-shuffle``, ``metadata`` or ``near-copies``.
+        kind: ``leave-one-out``, ``label-shuffle``, ``metadata``, ``near-copies`` or ``random-encoder``.
 
     Raises:
         SettingsError, ManifestError, SplitError, ShardError: before anything is trained.
@@ -90,6 +92,9 @@ def run_control(config: Path, overrides: Sequence[Override], kind: str) -> int:
         )
     elif kind == "near-copies":
         text = copies_page(near_copies(with_judges(settings, data)))
+    elif kind == "random-encoder":
+        draws = random_encoders(settings, data, page.with_suffix(""))
+        text = random_page(draws, len(data.judges))
     else:
         text = (
             "# Metadata\n\nValidation AUC of a random forest on container, codecs, file size, bit rate, "

@@ -26,6 +26,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from avff.engine.calibration import HYPOTHESES, shares_of
 from avff.engine.contract import CLIP_OUTPUTS, MODALITIES, Affine, Calibration, Contract, parse_contract
 from avff.engine.errors import ContractError
 from avff.trainer.checkpoints import load_verified
@@ -37,7 +38,9 @@ from avff.trainer.model.registry import build, export_obstacle
 
 MODEL_FILE = "best_model.pth"
 PARTS = CLIP_OUTPUTS[1:]
-_IDENTITY, _SILENT = Affine(1.0, 0.0), Affine(0.0, 0.0)
+_IDENTITY, _SILENT = Affine(1.0, 0.0), Affine(0.0, 0.0, gain=0.0)
+_NONE = 1e-12
+"""Share of a hypothesis that has none: its logarithm has to be a number."""
 _NOT_FROZEN = "mean of the members' thresholds in log-odds; not frozen on validation clips of the ensemble"
 
 
@@ -95,13 +98,19 @@ class AveragedFusion(FusionGraph):
         self.compares = [isinstance(m.net, Avff) for m in members]
         by_modality = [[m.calibration.any.get(name, _SILENT) for name in MODALITIES] for m in members]
         by_part = [[m.calibration.parts.get(name, _SILENT) for name in PARTS] for m in members]
-        self.weights: Tensor  # [members, modalities, clip outputs]
+        self.shares: Tensor  # [members, modalities, hypotheses], as logarithms
+        self.scales: Tensor  # [members, modalities, 1]
         self.offsets: Tensor  # [members, modalities, 1]
+        self.gains: Tensor  # [members, modalities, 1]
+        self.shifts: Tensor  # [members, modalities, 1]
         self.part_scales: Tensor  # [members, 1, parts]
         self.part_offsets: Tensor  # [members, 1, parts]
-        weights = [[[a.scale, a.video, a.audio, 0.0] for a in row] for row in by_modality]
-        self.register_buffer("weights", torch.tensor(weights))
+        shares = [[[shares_of(a).get(h, _NONE) for h in HYPOTHESES] for a in row] for row in by_modality]
+        self.register_buffer("shares", torch.tensor(shares).log())
+        self.register_buffer("scales", torch.tensor([[[a.scale] for a in row] for row in by_modality]))
         self.register_buffer("offsets", torch.tensor([[[a.offset] for a in row] for row in by_modality]))
+        self.register_buffer("gains", torch.tensor([[[a.gain] for a in row] for row in by_modality]))
+        self.register_buffer("shifts", torch.tensor([[[a.shift] for a in row] for row in by_modality]))
         self.register_buffer("part_scales", torch.tensor([[[a.scale for a in row]] for row in by_part]))
         self.register_buffer("part_offsets", torch.tensor([[[a.offset for a in row]] for row in by_part]))
 
@@ -117,8 +126,12 @@ class AveragedFusion(FusionGraph):
         # 1 for the modality that is asked for, in the order of MODALITIES.
         asked = torch.cat([seen * heard, seen * (1 - heard), (1 - seen) * heard], dim=-1)  # [N, 3]
         clips = torch.stack([out.clip for out in outs])  # [members, N, 4]
-        log_odds = (clips * (asked @ self.weights)).sum(dim=-1, keepdim=True) + asked @ self.offsets
         parts = clips[..., 1:] * self.part_scales + self.part_offsets  # [members, N, 3]
+        own = clips[..., :1] * (asked @ self.scales) + asked @ self.offsets  # [members, N, 1]
+        # As engine.calibration has it: the hypotheses' likelihood ratios, weighted by their shares.
+        terms = torch.cat([own, parts[..., :2]], dim=-1) + asked @ self.shares  # [members, N, 3]
+        together = torch.logsumexp(terms, dim=-1, keepdim=True)
+        log_odds = together * (asked @ self.gains) + asked @ self.shifts
         clip = torch.cat([log_odds, parts], dim=-1).mean(dim=0)
         frames = torch.stack([out.frames for out in outs]).mean(dim=0)
         answer = without_cross(clip, frames, sum(self.widths))

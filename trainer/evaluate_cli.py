@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from avff.trainer.data.manifest import Clip
     from avff.trainer.evaluation import KeptJudge
     from avff.trainer.perturb import Perturbation
+    from avff.trainer.shortcuts import Shortcuts
     from avff.trainer.sweep import Sweep
 
 _DEFAULT = "default"
@@ -25,6 +26,7 @@ examples:
   avff-evaluate runs/mine/model --dataset fakeavceleb --data /data/FakeAVCeleb -o results
   avff-evaluate default --manifest clips.jsonl --data /data --split dev --windows -o results
   avff-evaluate default --dataset folder --data /data --sweep h264,loss --severity 1,3,5 --clips 40 -o results
+  avff-evaluate default --dataset folder --data /data --sweep h264@150,opus@12 --controls -o results
 
 writes predictions.jsonl, evaluation.md, evaluation.json, and windows.jsonl if wanted; scores that the same
 model gave to the same files before are taken from the folder "kept" in it.
@@ -64,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         const=[],
         type=_names,
         metavar="NAMES",
-        help="also under perturbations, given as NAME,NAME; all of them unless given",
+        help="also under perturbations, given as NAME,NAME or NAME@SEVERITY; all of them unless given",
     )
     add(
         "--severity",
@@ -72,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="LEVELS",
         help="only these severities of each perturbation, 1 for the mildest: 1,3,5",
+    )
+    add(
+        "--controls",
+        action="store_true",
+        help="also without leading silence, all clips encoded alike, and by container facts alone",
     )
     add("--clips", type=_positive, metavar="N", help="sweep over a seeded, stratified choice of N clips")
     add("--seed", type=_whole, default=0, help="of the choice and of the perturbations (0)")
@@ -105,7 +112,8 @@ def _run(options: argparse.Namespace, command: str) -> int:
     from avff.engine.faces.models import load_face_models
     from avff.engine.model import load_model
     from avff.trainer.evaluate import judging_pool, save_scores
-    from avff.trainer.evaluation import Evaluation, KeptJudge, as_json, as_page
+    from avff.trainer.evaluation import Evaluation, KeptJudge, as_page
+    from avff.trainer.evaluation_json import as_json
 
     cells = _cells(options)
     model = None if options.model == _DEFAULT else Path(options.model)
@@ -122,9 +130,10 @@ def _run(options: argparse.Namespace, command: str) -> int:
         judge = KeptJudge(options.data, model, loaded.contract, hashes, kept, pool, options.seed)
         judged = judge(clips)
         swept = _sweep(options, cells, clips, judge)
+        controls = _controls(options, clips, judge) if options.controls else None
     facts = _facts(options, loaded.contract.to_json(), hashes, left_out)
     threshold = loaded.contract.calibration.threshold
-    made = Evaluation(loaded.name, command, facts, threshold, clips, judged, swept)
+    made = Evaluation(loaded.name, command, facts, threshold, clips, judged, swept, controls)
     save_scores(made.scores, options.output / "predictions.jsonl")
     if options.windows:
         save_scores([w for j in judged for w in j.windows], options.output / "windows.jsonl")
@@ -218,6 +227,13 @@ def _sweep(
         clips, [j.clip for j in judge(clips)], cells, lambda c, p: [j.clip for j in judge(c, p)],
         count=options.clips, seed=options.seed,
     )  # fmt: skip
+
+
+def _controls(options: argparse.Namespace, clips: Sequence[Clip], judge: KeptJudge) -> Shortcuts:
+    from avff.trainer.shortcuts import shortcuts
+
+    clean = [j.clip for j in judge(clips)]
+    return shortcuts(clips, clean, lambda c, p: [j.clip for j in judge(c, p)], options.data)
 
 
 def _say(text: str) -> None:

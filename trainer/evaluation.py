@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -14,25 +13,24 @@ from typing import Any
 
 import avff
 from avff.engine.contract import Contract
-from avff.trainer import metrics
 from avff.trainer.data.manifest import Clip
 from avff.trainer.evaluate import ClipScore, Judged, WindowScore, judge_windows
 from avff.trainer.metrics import Interval
 from avff.trainer.perturb import Perturbation
 from avff.trainer.report.alarms import AlarmFigures, alarm_section
 from avff.trainer.report.figures import DEFINITIONS, Scored, measure
+from avff.trainer.report.shortcuts import shortcut_section
 from avff.trainer.report.tables import (
     NOTHING,
     abstention_table,
     breakdown,
     confusion_table,
-    interval_json,
     modality_table,
-    number_json,
     shown,
     table,
 )
-from avff.trainer.sweep import Cell, Sweep, cell_table, kind_table, sweep_summary
+from avff.trainer.shortcuts import Shortcuts
+from avff.trainer.sweep import Sweep, cell_table, kind_table, sweep_summary
 
 
 @dataclass(frozen=True)
@@ -101,6 +99,7 @@ class Evaluation:
         clips: what was judged.
         judged: their scores, in order.
         sweep: the robustness sweep, or None.
+        controls: the shortcut controls, or None.
     """
 
     model: str
@@ -110,6 +109,7 @@ class Evaluation:
     clips: Sequence[Clip]
     judged: Sequence[Judged]
     sweep: Sweep | None
+    controls: Shortcuts | None = None
 
     @cached_property
     def scores(self) -> list[ClipScore]:
@@ -142,59 +142,6 @@ class Evaluation:
         return AlarmFigures.of(self.clips, self.judged)
 
 
-def as_json(made: Evaluation) -> str:
-    """Return every figure in full precision; null where it is not defined."""
-    document: dict[str, Any] = {"model": made.model, **made.facts, "threshold": made.threshold}
-    for level, scores in (("clips", made.scores), ("windows", made.windows)):
-        document[level] = {
-            "count": len(scores),
-            "scored": sum(s.logit is not None for s in scores),
-            **{key: interval_json(figure) for key, figure in made.figures[level].items()},
-            "generators": _parts(scores, lambda s: s.generator),
-            "kinds": _parts(scores, lambda s: s.kind),
-        }
-    document["abstained"] = {
-        name: dict(sum((Counter(s.abstained) for s in made.scores if s.label == label), Counter()))
-        for label, name in enumerate(("genuine", "generated"))
-    }
-    document["alarms"] = made.alarms.to_json()
-    document["sweep"] = None if made.sweep is None else _sweep(made.sweep)
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
-
-
-def _parts(scores: Sequence[ClipScore], part_of: Callable[[ClipScore], str]) -> dict[str, Any]:
-    """AUC of each part of the generated ones against all genuine ones."""
-    genuine = [s for s in scores if not s.label]
-    parts: dict[str, list[ClipScore]] = defaultdict(list)
-    for score in scores:
-        if score.label:
-            parts[part_of(score)].append(score)
-    return {
-        name: {
-            "count": len(part), "scored": sum(s.logit is not None for s in part),
-            "auc": interval_json(Scored.of([*genuine, *part]).interval(metrics.auc)),
-        }
-        for name, part in sorted(parts.items())
-    }  # fmt: skip
-
-
-def _sweep(made: Sweep) -> dict[str, Any]:
-    return {
-        "clips": made.clips, "out_of": made.out_of, "seed": made.seed,
-        "mean_drop": number_json(made.mean_drop),
-        "worst": None if made.worst is None else str(made.worst.perturbation),
-        "cells": [_cell(c) for c in made.cells],
-    }  # fmt: skip
-
-
-def _cell(cell: Cell) -> dict[str, Any]:
-    return {
-        **asdict(cell.perturbation), "clips": cell.clips, "scored": cell.scored,
-        "auc": interval_json(cell.auc), "drop": interval_json(cell.drop), "rise": interval_json(cell.rise),
-        "rise_genuine": number_json(cell.rise_genuine),
-    }  # fmt: skip
-
-
 def as_page(made: Evaluation) -> str:
     """Return the evaluation as Markdown."""
     scores, windows, at = made.scores, made.windows, made.threshold
@@ -219,6 +166,7 @@ def as_page(made: Evaluation) -> str:
         abstention_table(scores),
         *_unreadable(scores),
         *alarm_section(made.alarms),
+        *([] if made.controls is None else shortcut_section(made.controls)),
         *_robustness(made.sweep),
         "## How to read this",
         "A clip's score is the mean of the calibrated log-odds of its windows. A window of a generated clip "

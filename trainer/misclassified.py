@@ -95,7 +95,7 @@ def write_page(
         sections.append(f"No clip is on the wrong side of the threshold, {threshold:.3f}.")
     for place, score in enumerate(worst, start=1):
         name = f"misclassified-{place:02d}.png"
-        sections += [f"## {place}. `{score.uid}`", _facts(score)]
+        sections += [f"## {place}. `{score.uid}`", facts_table(score)]
         try:
             slices = slices_of_file(find(score.uid), faces)
         except MediaError as error:
@@ -113,7 +113,8 @@ def write_page(
     return page
 
 
-def _facts(score: ClipScore) -> str:
+def facts_table(score: ClipScore) -> str:
+    """What is known of a clip, and what the model says of it, as a table of one row."""
     kind = " · ".join(filter(None, [score.kind, score.generator]))
     silent = ", ".join(f"{reason} {n}" for reason, n in sorted(score.abstained.items()))
     probability = math.nan if score.probability is None else score.probability
@@ -137,7 +138,8 @@ def portrait(slices: Sequence[Slice], said: Sequence[Prediction], threshold: flo
     strip, sound, line = figure.subplots(3, 1, sharex=True, height_ratios=[1.25, 2, 2])
     _draw_faces(strip, slices, end_s)
     _draw_sound(sound, slices, end_s)
-    _draw_scores(line, said, threshold)
+    ends_s = [p.end_ns / NS_PER_S for p in said]
+    draw_scores(line, ends_s, [p.logit for p in said], threshold)
     line.set(xlabel="time, s", xlim=(0, end_s))
     figure.legend(*line.get_legend_handles_labels(), loc="outside lower right", ncols=4)
     return figure
@@ -176,13 +178,15 @@ def _draw_sound(axes: Axes, slices: Sequence[Slice], end_s: float) -> None:
     axes.grid(False)
 
 
-def _draw_scores(axes: Axes, said: Sequence[Prediction], threshold: float) -> None:
-    ends_s = [p.end_ns / NS_PER_S for p in said]
-    logits = np.array([math.nan if p.logit is None else p.logit for p in said])
+def draw_scores(
+    axes: Axes, ends_s: Sequence[float], logits: Sequence[float | None], threshold: float
+) -> None:
+    """Draw the probability of fake of a clip's windows, each at its end in s; grey where there is none."""
     slice_s = SPEC.slice_ns / NS_PER_S
-    silent_s = [(end_s - slice_s, slice_s) for p, end_s in zip(said, ends_s, strict=True) if p.logit is None]
+    silent_s = [(s - slice_s, slice_s) for s, logit in zip(ends_s, logits, strict=True) if logit is None]
+    known = np.array([math.nan if logit is None else logit for logit in logits])
     axes.broken_barh(silent_s, (-0.08, 1.16), color=GREY, alpha=0.25, linewidth=0, label="no score")
-    axes.plot(ends_s, probabilities_of(logits), "o-", ms=4, color=BLUE, label="windows")
+    axes.plot(ends_s, probabilities_of(known), "o-", ms=4, color=BLUE, label="windows")
     axes.axhline(threshold, ls="--", color=BLACK, linewidth=1.4, label=f"threshold {threshold:.3f}")
     axes.axhspan(threshold, 1.08, color=ORANGE, alpha=0.1, linewidth=0, label="called fake")
     axes.set(ylim=(-0.08, 1.08), ylabel="probability\nof fake, 0…1")

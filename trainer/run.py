@@ -131,7 +131,7 @@ def encoder_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage
     )  # fmt: skip
     steps = _updates(stage.epochs, len(train), stage.batch, whole.accumulate)
     module = EncoderStage(net, stage, whole, steps)
-    return Stage("encoders", module, train, validation, stage.epochs, stage.batch)
+    return Stage("encoders", module, train, validation, stage.epochs, stage.batch, ema=stage.ema)
 
 
 def supervised_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage:

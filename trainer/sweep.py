@@ -34,6 +34,7 @@ class Cell:
         perturbation: what was done.
         clips: that were to be scored.
         scored: those with a score both clean and perturbed; all figures are of these.
+        clean: AUC of the clean run.
         auc: perturbed.
         drop: clean AUC minus perturbed.
         rise: mean change of the probability of fake, all clips.
@@ -43,6 +44,7 @@ class Cell:
     perturbation: Perturbation
     clips: int
     scored: int
+    clean: Interval
     auc: Interval
     drop: Interval
     rise: Interval
@@ -150,6 +152,7 @@ def compare(perturbation: Perturbation, clean: Sequence[ClipScore], perturbed: S
     genuine = changes[labels == 0]
     return Cell(
         perturbation, len(perturbed), len(kept),
+        clean=metrics.bootstrap(_auc_before, labels, logits, groups),
         auc=metrics.bootstrap(_auc_after, labels, logits, groups),
         drop=metrics.bootstrap(_drop, labels, logits, groups),
         rise=metrics.bootstrap(_mean_change, labels, changes, groups),
@@ -161,6 +164,10 @@ def _change(before: ClipScore, after: ClipScore) -> float:
     assert before.probability is not None, "the caller keeps scored clips"
     assert after.probability is not None, "the caller keeps scored clips"
     return after.probability - before.probability
+
+
+def _auc_before(labels: Labels, logits: Float64) -> float:
+    return metrics.auc(labels, logits[:, 0])
 
 
 def _auc_after(labels: Labels, logits: Float64) -> float:

@@ -56,8 +56,12 @@ def open_demo(rest: str, name: str | None, settings: SourceSettings) -> FileSour
     """
     if rest:
         raise SourceError(f"demo takes no argument, but '{rest}' follows it", ExitCode.USAGE)
-    packaged = importlib.resources.files("avff.engine") / "demo" / "talking_photo.mp4"
-    return FileSource(Path(str(packaged)), name or "demo", settings)
+    return FileSource(demo_clip(), name or "demo", settings)
+
+
+def demo_clip() -> Path:
+    """Return the path of the clip that ships with the package."""
+    return Path(str(importlib.resources.files("avff.engine") / "demo" / "talking_photo.mp4"))
 
 
 class FileSource:
@@ -85,7 +89,7 @@ class FileSource:
         Raises:
             SourceError: it is missing, a directory, or no media.
         """
-        _check_path(self._path)
+        check_path(self._path)
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 self._reader = await self._worker.run(_open, self._path)
@@ -178,7 +182,12 @@ class FileSource:
             yield replace(item, captured_ns=time.monotonic_ns())
 
 
-def _check_path(path: Path) -> None:
+def check_path(path: Path) -> None:
+    """Refuse what cannot be a file before anything is loaded.
+
+    Raises:
+        SourceError: it is missing, or a directory.
+    """
     if not path.exists():
         raise SourceError(f"{path}: no such file", ExitCode.NO_INPUT)
     if path.is_dir():

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from avff.daemon.alarms import AlarmSummary
@@ -14,6 +15,7 @@ from avff.daemon.events import AlarmEvent, Event, SummaryEvent, score_event, to_
 from avff.daemon.summary import Summariser
 from avff.engine.alarm import Alarm, Cause
 from avff.engine.slices import Prediction, Reason
+from avff.engine.spec import SPEC
 from tests.support.scripted import make_prediction
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "events.md"
@@ -60,6 +62,87 @@ def test_score_event_on_the_wire() -> None:
         "dropped": 2,
         "model": "m@1",
     }
+
+
+def _explained(prediction: Prediction) -> dict[str, Any]:
+    event = score_event(
+        prediction, None, stream="cam", model="m@1", dropped=0, now_ns=5_000_000, explain=True
+    )
+    return _read(event)
+
+
+def _with_evidence(**changes: Any) -> Prediction:
+    """A window whose last pictures are more and more suspicious, the last of all not there."""
+    frames = np.zeros((SPEC.window_frames, 3), np.float32)
+    frames[-8:, 0] = [-2, -1, 0, 1, 2, 3, 60, np.nan]
+    terms = {"any": math.log(0.25), "video": math.log(0.35), "audio": math.log(0.4)}
+    evidence: dict[str, Any] = {
+        "frames": frames,
+        "sync": np.linspace(-1, 1, 31, dtype=np.float32),
+        "terms": terms,
+    }
+    return dataclasses.replace(make_prediction(9, 0.0), **(evidence | changes))
+
+
+def test_explain_on_the_wire() -> None:
+    """Nothing else of the event changes."""
+    prediction = _with_evidence()
+    read = _explained(prediction)
+    assert read.pop("explain") == {
+        "leading": "audio",
+        "shares": {"any": 0.25, "video": 0.35, "audio": 0.4},
+        "frames": [0.119, 0.269, 0.5, 0.731, 0.881, 0.953, 1.0, None],
+        "sync": {
+            "offset_ms": list(range(-600, 601, 40)),
+            "cosine": [round(-1 + k / 15, 3) for k in range(31)],
+        },
+    }
+    plain = _read(score_event(prediction, None, stream="cam", model="m@1", dropped=0, now_ns=5_000_000))
+    assert (read, "explain" in plain) == (plain, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "leading"),
+    [
+        ({"terms": {"any": 1.0, "video": 0.3, "audio": 0.2}}, "video"),
+        ({"terms": {"any": 1.0, "video": -0.3, "audio": -0.2}}, "audio"),
+        ({"terms": {"any": 1.0, "video": -9.0}}, "video"),
+        ({"terms": {"video": -0.7, "audio": -0.7}}, None),
+        ({"terms": {"any": 0.0}}, None),
+        ({"terms": {"audio": 0.0}, "modality": "video"}, "video"),
+        ({"modality": "audio"}, "audio"),
+    ],
+)
+def test_leading_is_the_modality_with_more_of_the_odds(changes: dict[str, Any], leading: str | None) -> None:
+    """One alone leads; two that have the same, such as nothing, have no leader."""
+    assert _explained(_with_evidence(**changes))["explain"]["leading"] == leading
+
+
+def test_a_curve_of_a_model_at_chance_is_not_shown() -> None:
+    """The curve is there if, and only if, the model offers ``parts.desync``."""
+    without = _with_evidence(parts={"video": 0.5, "audio": 0.25})
+    assert without.sync is not None
+    assert _explained(without)["explain"]["sync"] is None
+    assert _explained(_with_evidence(sync=None))["explain"]["sync"] is None
+
+
+def test_what_is_not_known_is_null_or_left_out() -> None:
+    """A predictor without logits per picture gives nulls; a window without a score has nothing to explain."""
+    assert _explained(make_prediction(9, 0.0))["explain"] == {
+        "leading": None,
+        "shares": dict.fromkeys(("any", "video", "audio")),
+        "frames": [None] * 8,
+        "sync": None,
+    }
+    assert "explain" not in _explained(make_prediction(0, None, reason=Reason.NO_FACE))
+    assert "explain" not in _explained(_with_evidence(logit=math.nan))
+
+
+def test_every_field_of_explain_is_documented() -> None:
+    """Its table names the same fields."""
+    table = DOCUMENT.read_text().split("| field of `explain` |")[1].split("\n\n")[0]
+    documented = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert set(documented) == set(_explained(_with_evidence())["explain"])
 
 
 def test_null_score_has_a_reason() -> None:

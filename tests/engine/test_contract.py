@@ -61,9 +61,24 @@ def test_a_calibration_that_is_no_number_is_not_written(number: float) -> None:
         broken.to_json()
 
 
+@pytest.mark.parametrize(
+    ("shares", "told"),
+    [
+        ({"video": 0.75, "audio": 0.5}, "not within 0 and 1"),
+        ({"video": -0.25}, "not within 0 and 1"),
+        ({"video": 0.5}, "share of 'video', which has no calibration"),
+    ],
+    ids=["too-much", "negative", "of-nothing"],
+)
+def test_shares_that_make_no_mean_are_refused(shares: dict[str, float], told: str) -> None:
+    """A score would not be a probability."""
+    with pytest.raises(ContractError, match=told):
+        parse_contract(_changed(lambda raw: raw["calibration"]["any"]["av"].update(shares)))
+
+
 def test_another_format_is_refused() -> None:
     """A contract of another format tells both numbers and the way out."""
-    with pytest.raises(ContractError, match="has format 99, this program reads 1; export it again"):
+    with pytest.raises(ContractError, match="has format 99, this program reads 2; export it again"):
         parse_contract(_changed(lambda raw: raw.update(format=99)))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ def test_video_tensor_has_the_networks_form() -> None:
     """Faces become float32 pictures of the network's size, channels first, 0…1."""
     faces = np.random.default_rng(0).integers(0, 256, (8, 128, 128, 3), dtype=np.uint8)
     tensor = video_tensor(faces)
-    assert tensor.shape == (8, 3, 96, 96)
+    assert tensor.shape == (8, 3, 128, 128)
     assert tensor.dtype == np.float32
     assert tensor.flags.c_contiguous
     assert 0 <= tensor.min() < tensor.max() <= 1
@@ -51,13 +52,21 @@ def test_video_tensor_keeps_places_and_channels() -> None:
     faces[1, 64:, :64, 2] = 255
     tensor = video_tensor(faces)
     lit = tensor > 0.5
-    assert lit[0, 0, :48, 48:].all()
-    assert lit[1, 2, 48:, :48].all()
-    assert lit.sum() == 2 * 48 * 48
+    half = SPEC.input_px // 2
+    assert lit[0, 0, :half, half:].all()
+    assert lit[1, 2, half:, :half].all()
+    assert lit.sum() == 2 * half * half
 
 
-def test_video_tensor_averages_areas() -> None:
+def test_video_tensor_keeps_every_value() -> None:
+    """At the face's own size nothing is resampled: what a codec or a seam left is all there."""
+    faces = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(np.round(video_tensor(faces) * 255).transpose(0, 2, 3, 1), faces)
+
+
+def test_video_tensor_of_a_smaller_input_averages_areas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pixel is the mean of the area it covers, here 4/3 of a stripe: none is skipped."""
+    monkeypatch.setattr(features, "SPEC", replace(SPEC, input_px=96))
     faces = np.zeros((1, 128, 128, 3), np.uint8)
     faces[:, :, ::2] = 200
     tensor = video_tensor(faces)

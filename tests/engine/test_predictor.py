@@ -63,6 +63,33 @@ def test_a_prediction_tells_its_window() -> None:
     assert last.sync.shape == (31,)
 
 
+def test_the_odds_of_the_heads_add_up_to_those_of_the_score() -> None:
+    """Each head's calibrated odds by its share; none without a score."""
+    scripted = scripted_model(
+        scored={"av": Affine(0.5, -0.2, video=0.25, audio=0.25)},
+        parts={"video": Affine(2.0, 0.0), "audio": Affine(1.0, 1.0)},
+        fuse=lambda inputs: answer(np.tile([1.0, 0.25, 3.0, 0.0], (len(inputs["video"]), 1))),
+    )
+    made = _predict(scripted, [_talking(k) for k in range(8)])
+    odds = {head: math.exp(term) for head, term in made[-1].terms.items()}
+    expected = {"any": 0.5 * math.exp(0.3), "video": 0.25 * math.exp(0.5), "audio": 0.25 * math.exp(4.0)}
+    assert odds == pytest.approx(expected)
+    assert made[-1].logit == pytest.approx(math.log(sum(odds.values())))
+    assert made[0].terms == {}
+
+
+def test_pictures_without_evidence_have_no_logit() -> None:
+    """Where the network was told to look away, what it says of the picture is not known."""
+    faces = [make_face(seed=k, ok=range(6) if k == 3 else range(8)) for k in range(8)]
+    made = _predict(scripted_model(), [make_slice(k, face=f, audio_ok=0.0) for k, f in enumerate(faces)])
+    frames = made[-1].frames
+    assert frames is not None
+    assert np.flatnonzero(np.isnan(frames).any(axis=1)).tolist() == [30, 31]
+    both = _predict(scripted_model(), [make_slice(k, face=f) for k, f in enumerate(faces)])[-1].frames
+    assert both is not None
+    assert np.isfinite(both).all()
+
+
 def test_tokens_are_computed_once() -> None:
     """Each slice passes each encoder once, however many windows it belongs to."""
     scripted = scripted_model()
@@ -345,11 +372,13 @@ def test_calibration_is_by_modality(make: Callable[[int], Slice], logit: float) 
 
 
 def test_the_parts_join_the_score() -> None:
-    """The heads of picture and sound add to the log-odds with the weights of the calibration."""
-    joined = {"av": Affine(2.0, -0.25, video=0.5, audio=0.125)}
-    scripted = scripted_model(scored=joined, fuse=_fixed([1.5, -3.0, 8.0, 99.0]))
+    """The heads of picture and sound count by their shares, the whole by its last scaling."""
+    by = Affine(2.0, -0.25, video=0.5, audio=0.125, gain=0.5, shift=1.0)
+    parts = {"video": Affine(1.0, 0.5), "audio": Affine(0.25, -1.0)}
+    scripted = scripted_model(scored={"av": by}, parts=parts, fuse=_fixed([1.5, -3.0, 8.0, 99.0]))
     made = _predict(scripted, [_talking(k) for k in range(8)])[-1]
-    assert made.logit == 2.0 * 1.5 - 0.25 + 0.5 * -3.0 + 0.125 * 8.0
+    odds = 0.375 * math.exp(2.0 * 1.5 - 0.25) + 0.5 * math.exp(-2.5) + 0.125 * math.exp(1.0)
+    assert made.logit == pytest.approx(0.5 * math.log(odds) + 1.0)
 
 
 def test_parts_are_calibrated_probabilities() -> None:

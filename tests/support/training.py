@@ -31,7 +31,7 @@ SMALL = AvffConfig(width=16, heads=2, depth=1, dropout=0.0)
 """A network that is quick to train."""
 CALIBRATION = Calibration(
     any={
-        "av": Affine(2.0, -0.25, video=0.5, audio=0.75),
+        "av": Affine(2.0, -0.25, video=0.5, audio=0.25, gain=0.75, shift=0.5),
         "video": Affine(2.0, 0.25, video=0.5),
         "audio": Affine(2.0, 0.125, audio=0.5),
     },

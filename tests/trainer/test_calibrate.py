@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
 
-from avff.engine.contract import Affine, Calibration
+from avff.engine.calibration import joined
+from avff.engine.contract import CLIP_OUTPUTS, Affine, Calibration
 from avff.engine.media import Float32
 from avff.trainer import metrics
 from avff.trainer.calibrate import (
     BY_MODALITY,
     BY_PART,
+    PICTURE_FAKES,
+    SOUND_FAKES,
+    Float64,
+    Rows,
     _unseen,
     calibrate,
     freeze_threshold,
@@ -58,13 +65,6 @@ def each_alone() -> list[str]:
     return [f"person {k}" for k in range(EACH * len(NAMES))]
 
 
-def log_odds(fitted: Affine, logits: Float32) -> Float32:
-    """What the predictor makes of a calibration and the four heads' logits."""
-    own, video, audio = logits[:, 0], logits[:, 1], logits[:, 2]
-    joined = fitted.scale * own + fitted.video * video + fitted.audio * audio + fitted.offset
-    return np.asarray(joined, np.float32)
-
-
 @pytest.mark.parametrize("scale", [0.5, 1.0, 4.0])
 def test_platt_recovers_a_known_scaling(scale: float) -> None:
     """Normals one distance apart have exact log-odds: slope distance, and even odds half-way between."""
@@ -76,19 +76,44 @@ def test_platt_recovers_a_known_scaling(scale: float) -> None:
         assert -fitted.offset / fitted.scale == pytest.approx(scale * shift / 2, rel=0.15)
 
 
-def test_independent_heads_are_added_up() -> None:
-    """Three heads that each know as much as the next get the same weight."""
-    by_modality, _, _ = calibrate(make_logits(), NAMES, each_alone())
-    weights = [by_modality["av"].scale, by_modality["av"].video, by_modality["av"].audio]
-    assert weights == pytest.approx([2.0] * 3, rel=0.35)
-    assert by_modality["video"].audio == by_modality["audio"].video == 0
+def of_one_head(head: str, fakes: Sequence[str]) -> dict[str, Float32]:
+    """Logits of which only one column knows some kinds of fakes."""
+    logits = make_logits(shift=0.0)
+    known = np.isin(np.array(NAMES)[logits["group"].astype(int)], fakes)
+    for modality in BY_MODALITY:
+        logits[modality][known, CLIP_OUTPUTS.index(head)] += 4.0
+    return logits
+
+
+@pytest.mark.parametrize(("head", "fakes"), [("video", PICTURE_FAKES), ("audio", SOUND_FAKES)])
+def test_shares_are_those_of_the_fakes(head: str, fakes: Sequence[str]) -> None:
+    """The head that knows its kinds gets their share of all fakes, that of the whole the rest."""
+    logits = of_one_head(head, fakes)
+    rest = np.isin(
+        np.array(NAMES)[logits["group"].astype(int)], [k for k in BY_MODALITY["av"] if k not in fakes]
+    )
+    logits["av"][rest, 0] += 4.0
+    by_modality, by_part, _ = calibrate(logits, NAMES, each_alone())
+    assert set(by_part) == {head}
+    share = {"video": by_modality["av"].video, "audio": by_modality["av"].audio}
+    assert share.pop(head) == pytest.approx(len(fakes) / len(BY_MODALITY["av"]), abs=0.1)
+    assert list(share.values()) == [0.0]
+
+
+def test_a_head_that_knows_nothing_of_the_whole_has_no_say() -> None:
+    """The shares are the parts' alone, and still make up the whole."""
+    logits = of_one_head("video", PICTURE_FAKES)
+    for modality in BY_MODALITY:
+        logits[modality][:, 0] = -logits[modality][:, 1]
+    joint = calibrate(logits, NAMES, each_alone())[0]["av"]
+    assert (joint.scale, joint.video + joint.audio) == (0.0, 1.0)
 
 
 def test_calibrated_probabilities_are_for_even_odds() -> None:
     """Seven fake groups beside one genuine one do not make a score of one half lean to fake."""
     logits = make_logits(shift=1.0)
-    by_modality, _, _ = calibrate(logits, NAMES, each_alone())
-    made = log_odds(by_modality["av"], logits["av"])
+    by_modality, by_part, _ = calibrate(logits, NAMES, each_alone())
+    made = joined(by_modality["av"], by_part, logits["av"].astype(np.float64))
     group = logits["group"]
     false_alarms = float((made[group == 0] > 0).mean())
     missed = float((made[group == 1] <= 0).mean())
@@ -159,21 +184,21 @@ def test_threshold_is_not_frozen_on_nothing() -> None:
     assert freeze_threshold([]) is None
 
 
-def test_combination_is_judged_on_groups_it_was_not_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_is_judged_on_groups_it_was_not_fitted_to() -> None:
     """Siblings, fakes of one footage among them, never stand on both sides of a fold."""
-    fits: list[tuple[set[float], int]] = []
+    fits: list[Rows] = []
 
-    def noting(evidence: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
-        fits.append((set(evidence[:, 0].tolist()), len(labels)))
-        return np.ones(evidence.shape[1]), 0.0
+    def noting(fitted: Rows, logits: Float64) -> Float64:
+        fits.append(fitted)
+        return np.zeros(len(logits))
 
-    monkeypatch.setattr("avff.trainer.calibrate._logistic", noting)
     groups = np.arange(40) // 4
-    evidence, labels = groups[:, None].astype(np.float64), np.arange(40) % 2
-    _unseen(evidence, labels, [f"group {g}" for g in groups])
+    names = np.array([f"group {g}" for g in groups])
+    made = _unseen(Rows(np.zeros((40, 4)), np.arange(40) % 2, names, names), noting)
+    assert np.isfinite(made).all()
     assert len(fits) == 5
-    for seen, count in fits:
-        assert count == 4 * len(seen), "a group is in a fit as a whole or not at all"
+    for fitted in fits:
+        assert len(fitted.who) == 4 * len(set(fitted.who)), "a group is in a fit as a whole or not at all"
 
 
 def test_with_threshold_keeps_the_scalings() -> None:
@@ -213,3 +238,13 @@ def test_validation_logits_withhold_one_modality_at_a_time() -> None:
         np.testing.assert_allclose(logits[modality], wanted.numpy(), atol=1e-5)
     np.testing.assert_allclose(logits["av"][2], logits["audio"][2], atol=1e-5)
     assert np.abs(logits["av"][:2] - logits["audio"][:2]).max() > 1e-3
+
+
+def test_a_head_of_the_whole_that_does_not_help_is_not_joined() -> None:
+    """It knows one kind of fakes and ranks another below genuine windows."""
+    logits = of_one_head("video", PICTURE_FAKES)
+    kinds = np.array(NAMES)[logits["group"].astype(int)]
+    for modality in BY_MODALITY:
+        logits[modality][:, 0] = np.where(kinds == "vocoder", 3.0, np.where(kinds == "lip_swap", -6.0, 0.0))
+    joint = calibrate(logits, NAMES, each_alone())[0]["video"]
+    assert (joint.scale, joint.video) == (0.0, 1.0)

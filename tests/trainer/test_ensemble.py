@@ -36,9 +36,9 @@ from tests.trainer.model.networks import small_streaming_net
 WIDER = AvffConfig(width=24, heads=2, depth=1, dropout=0.0)
 OTHER = Calibration(
     any={
-        "av": Affine(0.5, 1.0, video=0.25, audio=1.5),
-        "video": Affine(1.0, -0.5, video=2.0),
-        "audio": Affine(0.25, 1.0, audio=3.0),
+        "av": Affine(0.5, 1.0, video=0.25, audio=0.75),
+        "video": Affine(1.0, -0.5, video=0.5),
+        "audio": Affine(0.25, 1.0, audio=0.875),
     },
     parts={"video": Affine(0.5, -1.0), "audio": Affine(2.0, 0.25)},
     threshold=0.8,

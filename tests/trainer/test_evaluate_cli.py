@@ -30,7 +30,9 @@ from tests.support.training import make_clip, talking_clip
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 3.2
-SWEEP = ("--sweep", "av-offset,gain", "--severity", "1", "--clips", "2", "--seed", "3", "--windows")
+SWEEP = (
+    "--sweep", "av-offset,gain", "--severity", "1", "--clips", "2", "--seed", "3", "--windows", "--controls",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,35 @@ def test_no_offset_changes_nothing(done: Path) -> None:
     assert (cells["gain"]["severity"], cells["gain"]["rise"]["value"] != 0) == (-10, True)
 
 
+def test_controls_stand_beside_the_clean_run(done: Path) -> None:
+    """Twins of all clips that can be read, compared on the same clips; facts of containers that are alike."""
+    made = figures(done)
+    twins = {t["name"]: t for t in made["controls"]["twins"]}
+    assert {name: (t["clips"], t["scored"]) for name, t in twins.items()} == {
+        "leading-silence": (5, 4), "re-encode": (5, 4),
+    }  # fmt: skip
+    assert all(t["clean"]["value"] == made["clips"]["auc"]["value"] for t in twins.values())
+    assert twins["re-encode"]["rise"]["value"] != 0
+    tellers = {t["name"]: t for t in made["controls"]["tellers"]}
+    assert tellers["the model"]["across"] == made["clips"]["auc"]
+    assert tellers["length alone"]["across"]["value"] == 0.5, "all clips are of one length"
+    assert (made["controls"]["pairs"], tellers["the model"]["within"]["value"]) == (0, None)
+    page = (done / "evaluation.md").read_text()
+    assert "| every clip encoded anew, alike | 4 of 5 |" in page
+
+
+def test_answers_are_counted_by_class(done: Path) -> None:
+    """The confusion matrix, and AUCs by what is generated."""
+    made = figures(done)
+    called = made["clips"]["called"]
+    assert (sum(called["genuine"].values()), sum(called["generated"].values())) == (2, 3)
+    assert called["generated"]["no_score"] == 1
+    assert made["clips"]["modalities"]["fake video, real audio"]["count"] == 1
+    assert made["windows"]["modalities"]["fake video, real audio"]["count"] == sum(
+        w["uid"] == "3.mp4" and w["label"] == 1 for w in rows(done / "windows.jsonl")
+    )
+
+
 def test_same_command_again_judges_nothing(
     data: Data, done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,7 +237,7 @@ def test_same_command_again_judges_nothing(
     monkeypatch.setattr(metrics, "BOOTSTRAP_ROUNDS", 50)
     before = {p: p.stat().st_mtime_ns for p in (done / "kept").iterdir()}
     text = {name: (done / name).read_bytes() for name in ("evaluation.json", "predictions.jsonl")}
-    assert len(before) == 3
+    assert len(before) == 5, "clean, two cells, two twins"
     assert evaluate(data, done, *SWEEP) == 0
     assert {p: p.stat().st_mtime_ns for p in (done / "kept").iterdir()} == before
     assert {name: (done / name).read_bytes() for name in text} == text

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from avff import engine
+from avff.engine.calibration import joined
 from avff.engine.contract import ENCODERS, GRAPHS, parse_contract
 from avff.engine.features import audio_tensor, landmark_tensor, video_tensor
 from avff.engine.model import CONTRACT_FILE, DEFAULT_MODEL, load_model
@@ -229,7 +230,7 @@ def test_other_architectures_run_in_the_engine(baseline: Baseline) -> None:
     with torch.no_grad():
         any_logit, video, audio, _ = answer(baseline.net, batch).clip[0].tolist()
     by = CALIBRATION.any["av"]
-    expected = by.scale * any_logit + by.video * video + by.audio * audio + by.offset
+    expected = joined(by, CALIBRATION.parts, np.array([any_logit, video, audio, 0.0]))
     assert (made.modality, made.reason) == ("av", None)
     assert made.logit == pytest.approx(expected, abs=1e-4)
 

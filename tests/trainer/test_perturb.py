@@ -376,14 +376,23 @@ def test_cells_are_chosen_by_name_and_level() -> None:
     ]  # fmt: skip
 
 
+def test_single_cells_are_chosen_by_their_severity() -> None:
+    """Whatever the levels say, in the order given, and once even when a kind holds them too."""
+    assert [str(p) for p in perturbations(["opus@12", "h264@300", "gain", "gain@-10"], [1])] == [
+        "opus 12 kbit/s", "h264 300 kbit/s", "gain -10 dB",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("names", "levels", "message"),
     [
         (["h265"], [], "unknown perturbation 'h265'; did you mean 'h264'?"),
         (["zzz"], [], "unknown perturbation 'zzz'; known: saturation, contrast"),
         (["gain"], [6], "no severity level 6; there are 1 to 5"),
+        (["h265@300"], [], "unknown perturbation 'h265'; did you mean 'h264'?"),
+        (["opus@13"], [], "no severity '13' of opus; there are 32, 24, 16, 12, 6"),
     ],
-    ids=["near", "far", "level"],
+    ids=["near", "far", "level", "cell of no kind", "cell of no severity"],
 )
 def test_unknown_cell_is_refused(names: list[str], levels: list[int], message: str) -> None:
     """One line names it and the way out."""

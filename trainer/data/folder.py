@@ -6,7 +6,7 @@ import fcntl
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,16 +53,22 @@ def open_prepared(path: Path) -> tuple[list[Clip], ShardStore]:
     return clips, ShardStore(path, clips, picture=picture)
 
 
-def write_bad(out: Path, bad: Iterable[tuple[Clip, str]]) -> None:
+def write_bad(out: Path, bad: Iterable[tuple[Clip, str]], *, asked: Container[str]) -> None:
     """List the clips that could not be prepared, with reasons; the file is there even when there are none.
 
     Those that were decoded in vain have their SHA-256 filled in, and are not tried again.
+
+    Args:
+        out: the folder.
+        bad: clips of this run, each with its reason.
+        asked: uids of all clips of this run; what an earlier one found of others stays.
     """
     spec = SPEC.fingerprint()
-    rows = (
+    rows = [row for row in _rows_of(out) if row["uid"] not in asked]
+    rows += [
         {"uid": clip.uid, "path": clip.path, "sha256": clip.sha256, "spec": spec, "reason": reason}
         for clip, reason in bad
-    )
+    ]
     _write_text(out / BAD, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -71,12 +77,16 @@ def failed_before(out: Path) -> dict[str, str]:
 
     A process that died is no verdict: the same clip may fit into memory another time.
     """
+    lasting = (r for r in _rows_of(out) if r["spec"] == SPEC.fingerprint() and r["reason"] != DIED)
+    return {r["sha256"]: r["reason"] for r in lasting if r["sha256"]}
+
+
+def _rows_of(out: Path) -> list[dict[str, str]]:
     try:
         rows = [json.loads(line) for line in (out / BAD).read_text(encoding="utf-8").splitlines()]
-        lasting = (r for r in rows if r["spec"] == SPEC.fingerprint() and r["reason"] != DIED)
-        return {r["sha256"]: r["reason"] for r in lasting if r["sha256"]}
+        return [{name: row[name] for name in ("uid", "path", "sha256", "spec", "reason")} for row in rows]
     except FileNotFoundError:
-        return {}
+        return []
     except (ValueError, KeyError, TypeError) as error:
         raise ShardError(f"{out / BAD}: was changed by hand; delete it to try its clips again") from error
 

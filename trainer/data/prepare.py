@@ -94,7 +94,8 @@ def prepare(
                 check_room(out, list(zip((c.duration_s for c in todo), sizes, strict=True)), picture)
                 failed |= _make(todo, root, writer, workers=workers, picture=picture)
         bad |= {c.uid: failed[c.sha256] for c in known.values() if c.sha256 in failed}
-        write_bad(out, ((known.get(c.uid, replace(c, sha256="")), bad[c.uid]) for c in clips if c.uid in bad))
+        rows = ((known.get(c.uid, replace(c, sha256="")), bad[c.uid]) for c in clips if c.uid in bad)
+        write_bad(out, rows, asked={c.uid for c in clips})
     if len(bad) > max_bad * len(clips):
         raise ShardError(
             f"{len(bad)} of {len(clips)} clips cannot be prepared, more than {max_bad:.2%}; "

@@ -15,7 +15,7 @@ from avff.trainer.pseudo import apply_recipe
 
 SHORT_SLICES = 3
 """Slices in a short window: with fewer a lip swap finds no other mouth to take."""
-PICTURE_KINDS = ("generated", "self_blend", "lip_swap")
+PICTURE_KINDS = ("generated", "self_blend", "lip_swap", "talking_photo")
 SOUND_KIND = "vocoder"
 GROUPS = ("real", *PICTURE_KINDS)
 _SOUND = SPEC.context_samples + SPEC.slice_samples

@@ -100,7 +100,7 @@ class StreamingNet(nn.Module):
         """Score windows; slices are folded into the batch, so this is the streaming path too.
 
         Args:
-            video: ``[N, 8, 8, 3, 96, 96]``, 0…1.
+            video: ``[N, 8, 8, 3, 128, 128]``, 0…1.
             audio: ``[N, 8, 2, 80, 32]``.
             landmarks: ``[N, 8, 8, 184]``.
             video_ok, audio_ok: ``[N, 64]``, 1 where there is evidence.

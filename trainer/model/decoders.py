@@ -1,6 +1,6 @@
 """What stage 1 rebuilds, and the layers that do it; none of them outlive the stage.
 
-The picture's target is the aligned face in grey at 24 x 24, the sound's the mel spectrum
+The picture's target is the aligned face in grey at 32 x 32, the sound's the mel spectrum
 of the token's 40 ms.  Both are fixed functions of the input, where features of an averaged
 teacher would need a second network and a guard against collapse, and a loss on them could
 not be compared from one run to the next.
@@ -19,7 +19,7 @@ _S, _F, _T = SPEC.window_slices, SPEC.slice_frames, SPEC.window_frames
 _SHRINK = 4
 _SPECTRA = SPEC.slice_spectra // SPEC.slice_frames
 FACE_VALUES = (SPEC.input_px // _SHRINK) ** 2
-"""Values of a picture's target: 24 x 24."""
+"""Values of a picture's target: 32 x 32."""
 SOUND_VALUES = SPEC.bands * _SPECTRA
 """Values of a sound's target: 80 mel bands of 4 spectra."""
 _GREY = (0.299, 0.587, 0.114)
@@ -62,18 +62,18 @@ class SliceContrast(nn.Module):
 
 
 def face_targets(video: Tensor) -> Tensor:
-    """Return the faces in grey at 24 x 24, each with mean 0 and variance 1.
+    """Return the faces in grey at 32 x 32, each with mean 0 and variance 1.
 
     Standardised as in masked autoencoders (He et al., CVPR 2022, arXiv:2111.06377): the light of
     a room is not worth predicting.
 
     Args:
-        video: ``[N, 8, 8, 3, 96, 96]``, 0…1.
+        video: ``[N, 8, 8, 3, 128, 128]``, 0…1.
 
     Returns:
         ``[N, 64, 576]``, a row per picture; zeros for a picture of one colour.
     """
-    grey = (video.flatten(0, 2) * video.new_tensor(_GREY)[:, None, None]).sum(1)  # [N * 64, 96, 96]
+    grey = (video.flatten(0, 2) * video.new_tensor(_GREY)[:, None, None]).sum(1)  # [N * 64, 128, 128]
     small = functional.avg_pool2d(grey, _SHRINK).flatten(1)  # [N * 64, 576]
     spread = small.std(dim=1, keepdim=True, correction=0)
     return ((small - small.mean(dim=1, keepdim=True)) / (spread + 1e-3)).reshape(-1, _T, FACE_VALUES)

@@ -11,18 +11,18 @@ _F = SPEC.slice_frames
 
 
 class VideoEncoder(nn.Module):
-    """Aligned faces ``[N, 8, 3, 96, 96]`` (0…1) to tokens ``[N, 8, D]``, 30 MFLOP a picture."""
+    """Aligned faces ``[N, 8, 3, 128, 128]`` (0…1) to tokens ``[N, 8, D]``, 30 MFLOP a picture."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            ConvNorm(3, 24, size=4, stride=4),  # 24 x 24
+            ConvNorm(3, 24, size=4, stride=4),  # 32 x 32
             ConvNorm(24, 32),
-            ConvNorm(32, 48, stride=2),  # 12 x 12
-            ShiftBlock(_F, 48, 12),
-            ConvNorm(48, 96, stride=2),  # 6 x 6
-            ShiftBlock(_F, 96, 6),
-            ConvNorm(96, 128, stride=2),  # 3 x 3
+            ConvNorm(32, 48, stride=2),  # 16 x 16
+            ShiftBlock(_F, 48, 16),
+            ConvNorm(48, 96, stride=2),  # 8 x 8
+            ShiftBlock(_F, 96, 8),
+            ConvNorm(96, 128, stride=2),  # 4 x 4
         )
         self.head = nn.Linear(128, width)
         self.width = width
@@ -30,7 +30,7 @@ class VideoEncoder(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """Encode a batch of slices."""
         side = SPEC.input_px
-        x = (video.reshape(-1, 3, side, side) - 0.5) * 4.0  # [N * 8, 3, 96, 96]
+        x = (video.reshape(-1, 3, side, side) - 0.5) * 4.0  # [N * 8, 3, 128, 128]
         x = self.net(x).mean(dim=(2, 3))  # [N * 8, 128]
         return self.head(x).reshape(-1, _F, self.width)  # [N, 8, D]
 

@@ -7,8 +7,8 @@ the paper and this project's windows differ:
 
 - A window is 2.56 s and not 3.2 s, so it has 640 spectra and not 768: 40 sound tokens a slice.
 - Its 16 pictures are every fourth of the 25 fps grid (6.25 fps), two a slice.
-- Faces are upsampled from the 96 px that the streaming network sees, which come from an aligned
-  crop of 128 px, to the 224 px of the ViT: it has the paper's cost, not the paper's resolution.
+- Faces are upsampled from the aligned crop of 128 px to the 224 px of the ViT: it has the paper's
+  cost, not the paper's resolution.
 - It starts from random weights: MARLIN's and AudioMAE's are not part of this project.
 
 Letters beside the package's: P tokens of a slice, 196 of picture and 40 of sound; L = S * P.
@@ -44,7 +44,7 @@ SOUND_TOKENS = SPEC.slice_samples // _HOP // _PATCH * (_BANDS // _PATCH)
 
 
 class PictureTubes(nn.Module):
-    """Tubelets of 2 pictures x 16 x 16 px: ``[N, 8, 8, 3, 96, 96]`` (0…1) to ``[N, 8, 196, D]``."""
+    """Tubelets of 2 pictures x 16 x 16 px: ``[N, 8, 8, 3, 128, 128]`` (0…1) to ``[N, 8, 196, D]``."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class PictureTubes(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """Cut a batch of windows."""
-        x = (video[:, :, _SEEN].flatten(0, 2) - 0.5) * 4.0  # [N * S * 2, 3, 96, 96]
+        x = (video[:, :, _SEEN].flatten(0, 2) - 0.5) * 4.0  # [N * S * 2, 3, 128, 128]
         x = functional.interpolate(x, size=(_FACE_PX, _FACE_PX), mode="bilinear")
         x = self.patches(x.reshape(-1, _PAIR * 3, _FACE_PX, _FACE_PX))  # [N * S, D, 14, 14]
         return x.flatten(2).transpose(1, 2).unflatten(0, (-1, _S))  # [N, S, 196, D]
@@ -159,7 +159,7 @@ class AvffB(nn.Module):
         """Score windows.
 
         Args:
-            video: ``[N, 8, 8, 3, 96, 96]``, 0…1.
+            video: ``[N, 8, 8, 3, 128, 128]``, 0…1.
             sound: ``[N, 352 + 40960]`` at 16 kHz.
             video_ok, audio_ok: ``[N, 64]``, 1 where there is evidence.
         """

@@ -17,7 +17,7 @@ import numpy as np
 
 from avff.engine.errors import SettingsError
 from avff.engine.media import MediaItem
-from avff.trainer.perturb import codecs, network, pictures, sound
+from avff.trainer.perturb import codecs, network, pictures, sound, twins
 
 Stream = Callable[[Iterable[MediaItem], float, np.random.Generator], Iterator[MediaItem]]
 """From the items of a stream, the severity and a source of chance to the perturbed items."""
@@ -58,6 +58,12 @@ KINDS: dict[str, Kind] = {
     "reverb": Kind("s T60", (0.2, 0.4, 0.6, 0.8, 1.0), sound.reverb),
     "gain": Kind("dB", (-10, 6, -20, 12, -30), sound.gain),
 }
+TRIMMED, REENCODED = "leading-silence", "re-encode"
+CONTROLS: dict[str, Kind] = {
+    TRIMMED: Kind("of full scale", (5e-4,), twins.trim_silence),
+    REENCODED: Kind("crf", (28,), twins.reencode),
+}
+"""Twins that a result is compared with; they are no part of the sweep."""
 OFFSET = "av-offset"
 """The kind that must not raise the fake score: sound that lags is no forgery."""
 
@@ -67,7 +73,7 @@ class Perturbation:
     """One cell of the sweep.
 
     Attributes:
-        name: key of ``KINDS``.
+        name: key of ``KINDS`` or ``CONTROLS``.
         severity: in ``unit``.
         unit: of the severity.
     """
@@ -81,35 +87,59 @@ class Perturbation:
 
     def apply(self, items: Iterable[MediaItem], rng: np.random.Generator) -> Iterator[MediaItem]:
         """Yield the perturbed items; the same items and generator state give the same result."""
-        return KINDS[self.name].stream(items, self.severity, rng)
+        return {**KINDS, **CONTROLS}[self.name].stream(items, self.severity, rng)
+
+
+def control(name: str) -> Perturbation:
+    """Return a control's twin, by its key in ``CONTROLS``."""
+    kind = CONTROLS[name]
+    return Perturbation(name, kind.severities[0], kind.unit)
 
 
 def perturbations(names: Sequence[str] = (), levels: Sequence[int] = ()) -> list[Perturbation]:
     """Return the cells of a sweep.
 
     Args:
-        names: kinds; all of them when empty.
-        levels: places in each kind's list of severities, from 1; all of them when empty.
+        names: kinds, or single cells as ``kind@severity``; all kinds when empty.
+        levels: places in each kind's list of severities, from 1; all of them when empty.  A single cell
+            is taken whatever they say.
 
     Raises:
-        SettingsError: there is no such kind, or no kind has such a level.
+        SettingsError: there is no such kind or severity, or no kind has such a level.
     """
-    for name in names:
-        if name not in KINDS:
-            nearest = difflib.get_close_matches(name, KINDS, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(KINDS)}"
-            raise SettingsError(f"unknown perturbation {name!r}; {hint}")
     chosen = list(dict.fromkeys(names)) or list(KINDS)
-    most = max(len(KINDS[name].severities) for name in chosen)
+    kinds = {name: _kind(name.partition("@")[0]) for name in chosen}
+    most = max(len(kind.severities) for kind in kinds.values())
     for level in levels:
         if not 1 <= level <= most:
             raise SettingsError(f"no severity level {level}; there are 1 to {most}")
-    return [
-        Perturbation(name, severity, KINDS[name].unit)
-        for name in chosen
-        for level, severity in enumerate(KINDS[name].severities, start=1)
-        if not levels or level in levels
+    made = [
+        Perturbation(name.partition("@")[0], severity, kind.unit)
+        for name, kind in kinds.items()
+        for level, severity in enumerate(kind.severities, start=1)
+        if (severity == _severity(name, kind) if "@" in name else not levels or level in levels)
     ]
+    return list(dict.fromkeys(made))
+
+
+def _kind(name: str) -> Kind:
+    if name not in KINDS:
+        nearest = difflib.get_close_matches(name, KINDS, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(KINDS)}"
+        raise SettingsError(f"unknown perturbation {name!r}; {hint}")
+    return KINDS[name]
+
+
+def _severity(cell: str, kind: Kind) -> float:
+    """Return the severity that ``kind@severity`` names; it must be one of the catalogue."""
+    written = cell.partition("@")[2]
+    found = [severity for severity in kind.severities if written == f"{severity:g}"]
+    if not found:
+        raise SettingsError(
+            f"no severity {written!r} of {cell.partition('@')[0]}; there are "
+            + ", ".join(f"{severity:g}" for severity in kind.severities)
+        )
+    return found[0]
 
 
 def generator_of(uid: str, seed: int) -> np.random.Generator:

@@ -210,10 +210,15 @@ def _pairs(part: Sequence[ClipScore], genuine: Sequence[ClipScore]) -> str:
     return f"{sum(a > b for a, b in pairs)} of {len(pairs)}" if pairs else NOTHING
 
 
+def modality_of(clips: Sequence[Clip]) -> dict[str, str]:
+    """Return what is generated in each clip, in words, by uid."""
+    words = {0: "real", 1: "fake", None: "unknown"}
+    return {c.uid: f"{words[c.label_video]} video, {words[c.label_audio]} audio" for c in clips}
+
+
 def modality_table(scores: Sequence[ClipScore], threshold: float, clips: Sequence[Clip]) -> str:
     """Breakdown by what is generated: picture, sound, or both; a label nobody knows is not called real."""
-    words = {0: "real", 1: "fake", None: "unknown"}
-    named = {c.uid: f"{words[c.label_video]} video, {words[c.label_audio]} audio" for c in clips}
+    named = modality_of(clips)
 
     def part_of(score: ClipScore) -> str:
         return named.get(score.uid, "unknown video, unknown audio")

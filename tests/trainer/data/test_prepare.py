@@ -144,6 +144,13 @@ def test_second_run_does_nothing(
 
 
 @pytest.mark.usefixtures("nothing_to_do")
+def test_what_is_not_asked_for_stays_listed(root: Path, out: Path, done: Preparation) -> None:
+    """A run with some of the clips replaces what was found of these, and forgets no other's reason."""
+    prepare([c for c in CLIPS if c.uid in ("one.mp4", "text.mp4")], root, out, workers=1)
+    assert bad_rows(out) == done.bad
+
+
+@pytest.mark.usefixtures("nothing_to_do")
 def test_file_may_go_when_its_hash_is_stated(out: Path, done: Preparation, tmp_path: Path) -> None:
     """Footage may be removed after preparation; without a hash nobody knows which entry it was."""
     stated = clip_named("two.mp4", done.clips["two.mp4"].sha256)

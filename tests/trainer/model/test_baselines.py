@@ -90,7 +90,7 @@ def test_single_modality_has_no_encoder_for_the_other(
     """The other modality's encoders have no parameters, and their tokens are zeros of the usual shape."""
     net = small_streaming_net(architecture)
     slices = {
-        "video": torch.rand(3, 8, 3, 96, 96),
+        "video": torch.rand(3, 8, 3, 128, 128),
         "audio": torch.rand(3, 2, 80, 32),
         "landmarks": torch.rand(3, 8, 184),
     }

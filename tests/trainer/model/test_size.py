@@ -19,7 +19,7 @@ def test_a_hop_costs_an_eighth_of_the_encoders_and_the_fusion() -> None:
     """Seven slices of eight come from before."""
     net = small_streaming_net("late-fusion")
     size = describe(net)
-    x = torch.zeros(1, 8, 3, 96, 96)
+    x = torch.zeros(1, 8, 3, 128, 128)
     encoders = gflop(lambda: net.video(x)) + gflop(lambda: net.audio(torch.zeros(1, 2, 80, 32)))
     encoders += gflop(lambda: net.landmarks(torch.zeros(1, 8, 184)))
     assert size.gflop_per_window - size.gflop_per_hop == pytest.approx(7 * encoders)

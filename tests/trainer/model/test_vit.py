@@ -53,9 +53,9 @@ def test_sixteen_pictures_in_even_steps_are_looked_at() -> None:
 @torch.no_grad()
 def test_picture_tokens_run_in_rows_over_the_face() -> None:
     """A spot low on the left is in a token of a late row and an early column."""
-    tubes, video = PictureTubes(WIDTH), torch.zeros(1, 8, 8, 3, 96, 96)
+    tubes, video = PictureTubes(WIDTH), torch.zeros(1, 8, 8, 3, 128, 128)
     spot = video.clone()
-    spot[..., 90:94, 2:4] = 1.0
+    spot[..., 120:125, 3:6] = 1.0
     touched = (tubes(spot) - tubes(video)).abs().amax(dim=(0, 1, 3)).reshape(14, 14)
     assert touched.argmax() == 13 * 14
     assert not touched[:12].any()

@@ -1,0 +1,62 @@
+"""From the heads' logits to the log-odds that anything at all is made.
+
+Each head has a calibration of its own (Platt scaling), which makes its logit the log-likelihood
+ratio (LLR) of *its* hypothesis against a genuine window: the picture is made, the sound is made,
+the two together are not as they should be.  "Something is made" is that one of these holds, so
+its likelihood ratio is their mean, weighted by how often each is the case.  Heads are not independent,
+and a fake of one kind may show in several: a last scaling takes that back.
+
+A sum of the LLRs would be right for evidence of one and the same hypothesis, and here it is wrong:
+a voice that is surely genuine would speak for a made-up face.  In the mean, a hypothesis that fails
+takes away no more than its share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from avff.engine.contract import Affine
+
+Logits = npt.NDArray[np.floating[Any]]
+HYPOTHESES = ("any", "video", "audio")
+"""Heads that speak for something made; lips out of step alone are no sign of it."""
+
+
+def shares_of(by: Affine) -> dict[str, float]:
+    """Return how the hypotheses are weighted, those of more than nothing; they sum to 1."""
+    shares = {"any": 1.0 - by.video - by.audio, "video": by.video, "audio": by.audio}
+    return {name: share for name, share in shares.items() if share > 1e-6}
+
+
+def terms(by: Affine, parts: Mapping[str, Affine], logits: Logits) -> dict[str, Logits]:
+    """Return each hypothesis' LLR plus the logarithm of its share.
+
+    Args:
+        by: of the modality that is scored by.
+        parts: calibrations of the picture's and the sound's head, for those that have a share.
+        logits: ``[..., 4]`` any, video, audio, desync.
+
+    Returns:
+        ``[...]`` by hypothesis, in nats.
+    """
+    heads = {"any": by, **parts}
+    return {
+        name: np.log(share) + heads[name].scale * logits[..., k] + heads[name].offset
+        for name, share in shares_of(by).items()
+        for k in [HYPOTHESES.index(name)]
+    }
+
+
+def joined(by: Affine, parts: Mapping[str, Affine], logits: Logits) -> Logits:
+    """Return the log-odds ``[...]`` that anything is made, for even odds beforehand; see :func:`terms`."""
+    return together(by, terms(by, parts, logits))
+
+
+def together(by: Affine, hypotheses: Mapping[str, Logits]) -> Logits:
+    """Return the log-odds ``[...]`` that :func:`terms` make together."""
+    odds = np.logaddexp.reduce(list(hypotheses.values()), axis=0)
+    return np.asarray(by.gain * odds + by.shift)
