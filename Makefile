@@ -3,7 +3,7 @@ PYTHON ?= python3
 USER_ENV = .venv
 DEV_ENV = .venv-dev
 
-.PHONY: help demo test check bench bench-train soak clean
+.PHONY: help demo test check bench bench-train results soak clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -31,6 +31,10 @@ bench: $(DEV_ENV)/.installed ## Measure speed and memory on this machine.
 bench-train: $(DEV_ENV)/.installed ## Measure the trainer's data loading, and what GPU memory its steps take.
 	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
 	$(DEV_ENV)/bin/python tools/bench.py train --json bench-results/bench-train.json
+
+results: $(DEV_ENV)/.installed ## Judge the embedded model on the clips of AVFF_DATA; remake docs/results and what quotes it.
+	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
+	$(DEV_ENV)/bin/python -m tools.results
 
 soak: $(DEV_ENV)/.installed ## Kill training at random moments; resumed, it must end with the same weights.
 	$(DEV_ENV)/bin/python tools/soak_train.py
