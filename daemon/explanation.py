@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from avff.engine.calibration import HYPOTHESES
 from avff.engine.media import Float32
 from avff.engine.rolling import evidence, probability
 from avff.engine.slices import Prediction
@@ -18,7 +19,6 @@ from avff.engine.spec import SPEC
 
 _DECIMALS = 3
 _FRAME_MS = SPEC.frame_ns // 1_000_000
-_HEADS = ("any", "video", "audio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class ScoreExplanation:
         """Return the object as it is written."""
         return {
             "leading": self.leading,
-            "shares": {head: _rounded(self.shares.get(head)) for head in _HEADS},
+            "shares": {head: _rounded(self.shares.get(head)) for head in HYPOTHESES},
             "frames": [_rounded(value) for value in self.frames],
             "sync": None if self.sync is None else _curve(self.sync),
         }

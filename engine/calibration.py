@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avff.engine.contract import Affine
+from avff.engine.contract import CLIP_OUTPUTS, Affine
 
 Logits = npt.NDArray[np.floating[Any]]
 HYPOTHESES = ("any", "video", "audio")
@@ -47,7 +47,7 @@ def terms(by: Affine, parts: Mapping[str, Affine], logits: Logits) -> dict[str, 
     return {
         name: np.log(share) + heads[name].scale * logits[..., k] + heads[name].offset
         for name, share in shares_of(by).items()
-        for k in [HYPOTHESES.index(name)]
+        for k in [CLIP_OUTPUTS.index(name)]
     }
 
 

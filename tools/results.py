@@ -1,7 +1,7 @@
 """Make every table and figure of docs/results/ that concerns the embedded model, and what quotes them.
 
     AVFF_DATA=../shared/data python -m tools.results
-    python -m tools.results --limit 12 --sweep-clips 4 --into /tmp/trial --work /tmp/trial/work   # a trial
+    python -m tools.results --limit 12 --sweep-clips 4 --into trial --work trial/work   # a trial
     python -m tools.results --run runs/outputs/avff-s --only training,quotes   # the report of its training
 
 Judges the ``dev`` clips with the embedded model, clean, as twins and under perturbations; writes the pages,

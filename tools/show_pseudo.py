@@ -29,9 +29,9 @@ from avff.engine.offline import slices_of_file
 from avff.engine.spec import SPEC
 from avff.trainer.data.entry import Prepared
 from avff.trainer.data.prepare import from_slices
+from avff.trainer.data.rawboost import raw_boost
 from avff.trainer.data.sample import Donors, Sample
 from avff.trainer.pseudo import apply_recipe
-from avff.trainer.pseudo.rawboost import raw_boost
 from avff.trainer.pseudo.vocoder import VOCODERS
 from avff.trainer.report.style import ORANGE, styled
 

@@ -111,7 +111,7 @@ def calibrate(
     for part, fakes in BY_PART.items():
         asked = rows("av", fakes)
         fit = _head(asked, part)
-        if _is_sure(f"{part}", asked, partial(_score_part, part=part), figures) and fit is not None:
+        if _is_sure(part, asked, partial(_score_part, part=part), figures) and fit is not None:
             parts[part] = fit
     by_modality: dict[str, Affine] = {}
     for modality, fakes in BY_MODALITY.items():

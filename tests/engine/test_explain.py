@@ -174,8 +174,8 @@ def test_the_sound_map_points_at_the_syllable_that_counts() -> None:
     assert bands.peak[1] == 44.0
 
 
-def test_muting_everything_leaves_the_floor() -> None:
-    """One place for all times and bands takes the sound down to its floor and nothing below it."""
+def _listening() -> tuple[Predictor, list[np.ndarray]]:
+    """Return a predictor, and the list that every batch of its sound encoder is put on."""
     heard: list[np.ndarray] = []
 
     def encode(graph: str, inputs: Tensors) -> Tensors:
@@ -183,7 +183,12 @@ def test_muting_everything_leaves_the_floor() -> None:
             heard.append(inputs["audio"].copy())
         return mean_tokens(graph, inputs)
 
-    predictor = Predictor(scripted_model(scored=ALL, encode=encode).model)
+    return Predictor(scripted_model(scored=ALL, encode=encode).model), heard
+
+
+def test_muting_everything_leaves_the_floor() -> None:
+    """One place for all times and bands takes the sound down to its floor and nothing below it."""
+    predictor, heard = _listening()
     window = _window(predictor, [_tone(k) for k in range(8)])
     heard.clear()
     sound_map(predictor, window, times=1, bands=1)
@@ -195,14 +200,7 @@ def test_muting_everything_leaves_the_floor() -> None:
 
 def test_linear_bands_are_muted_with_the_mel_bands_of_their_pitch() -> None:
     """Half the mel scale is some 1.7 kHz: muting the upper half leaves the linear bands below it alone."""
-    heard: list[np.ndarray] = []
-
-    def encode(graph: str, inputs: Tensors) -> Tensors:
-        if graph == "audio":
-            heard.append(inputs["audio"].copy())
-        return mean_tokens(graph, inputs)
-
-    predictor = Predictor(scripted_model(scored=ALL, encode=encode).model)
+    predictor, heard = _listening()
     window = _window(predictor, [make_slice(k) for k in range(8)])
     heard.clear()
     sound_map(predictor, window, times=1, bands=2)

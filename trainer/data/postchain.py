@@ -21,8 +21,8 @@ from scipy.signal import butter, fftconvolve, sosfilt
 
 from avff.engine.media import Float32, UInt8
 from avff.engine.spec import SPEC
+from avff.trainer.data.rawboost import raw_boost
 from avff.trainer.data.sample import Sample
-from avff.trainer.pseudo.rawboost import raw_boost
 from avff.trainer.pseudo.temporal import held, retime
 
 _SIDE = SPEC.face_px

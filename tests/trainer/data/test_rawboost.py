@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from avff.trainer.data import postchain
-from avff.trainer.pseudo.rawboost import convolutive, impulsive, raw_boost, stationary
+from avff.trainer.data.rawboost import convolutive, impulsive, raw_boost, stationary
 from avff.trainer.pseudo.vocoder import rms
 from tests.support.samples import make_sample
 
