@@ -20,7 +20,7 @@ from avff.engine.rolling import evidence, probability
 from avff.engine.slices import Coverage, Prediction, Reason
 
 VERSION = 1
-PARTS = ("video", "audio", "desync")
+PARTS = ("video", "audio", "motion", "desync")
 _DECIMALS = 6
 """Of probabilities: finer than the 1e-5 to which streaming and offline scores agree."""
 
@@ -35,7 +35,7 @@ class ScoreEvent:
         score: probability 0…1 that anything in the window is fake; None with ``reason``.
         reason: why there is no score, else None.
         rolling: rolling probability 0…1, or None when this window is no evidence.
-        parts: probability 0…1 by head (``video``, ``audio``, ``desync``), None where not given.
+        parts: probability 0…1 by head (``video``, ``audio``, ``motion``, ``desync``), None where not given.
         modality: what the score rests on: ``av``, ``video`` or ``audio``.
         coverage: shares 0…1 of the window that hold evidence.
         track: face track the score belongs to, or None.

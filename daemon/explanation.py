@@ -18,6 +18,7 @@ from avff.engine.slices import Prediction
 from avff.engine.spec import SPEC
 
 _DECIMALS = 3
+_LEADERS = ("video", "audio", "motion")
 _FRAME_MS = SPEC.frame_ns // 1_000_000
 
 
@@ -26,9 +27,9 @@ class ScoreExplanation:
     """Where the score of one window comes from.
 
     Attributes:
-        leading: ``video`` or ``audio``: which of the two has more of the odds; None when neither has.
-        shares: parts 0…1 of the score's odds that the heads ``any``, ``video`` and ``audio`` account for,
-            1 together; a head that the calibration does not use is not in it.
+        leading: ``video``, ``audio`` or ``motion``: which of them has most of the odds; None when none has.
+        shares: parts 0…1 of the score's odds that the heads ``any``, ``video``, ``audio`` and ``motion``
+            account for, 1 together; a head that the calibration does not use is not in it.
         frames: suspicion 0…1 of the window's last 8 pictures, uncalibrated, None where not known.
         sync: cosine -1…1 of sound and picture at 31 shifts, or None when the model does not offer synchrony.
     """
@@ -72,10 +73,12 @@ def shares_of(prediction: Prediction) -> dict[str, float]:
 
 
 def _leading(prediction: Prediction) -> str | None:
-    if prediction.modality != "av":
-        return prediction.modality or None
-    video, audio = (prediction.terms.get(head, -math.inf) for head in ("video", "audio"))
-    return None if video == audio else "video" if video > audio else "audio"
+    odds = {head: prediction.terms[head] for head in _LEADERS if head in prediction.terms}
+    ranked = sorted(odds, key=odds.__getitem__, reverse=True)
+    if not ranked:  # the head of the whole alone, on what a single modality gives it
+        return prediction.modality if prediction.modality != "av" else None
+    is_tie = len(ranked) > 1 and odds[ranked[0]] == odds[ranked[1]]
+    return None if is_tie else ranked[0]
 
 
 def _newest(frames: Float32 | None) -> tuple[float | None, ...]:

@@ -43,7 +43,7 @@ FALSE_ALARMS_PER_HOUR = 2.0
 BOUND = 3.0
 """Most that the LLR of one window counts, in nats, either way: odds of 20 to 1.  A passage of one
 window's length is in 15 windows and adds 15/8 of this at most, which is below the default threshold."""
-_PARTS = ("video", "audio")
+_PARTS = ("video", "audio", "motion")
 
 
 class Window(Scored, Protocol):
@@ -85,7 +85,7 @@ class Alarm:
         cause: why it closed, or None while it is open.
         peak: highest window probability 0…1 since its evidence began to add up.
         modality: what the window with ``peak`` rests on.
-        part: ``video`` or ``audio``, whichever head was higher in that window; None without either.
+        part: ``video``, ``audio`` or ``motion``, whichever head was highest in that window; None without any.
         track: face that it is about, or None.
     """
 

@@ -1,10 +1,11 @@
 """From the heads' logits to the log-odds that anything at all is made.
 
 Each head has a calibration of its own (Platt scaling), which makes its logit the log-likelihood
-ratio (LLR) of *its* hypothesis against a genuine window: the picture is made, the sound is made,
-the two together are not as they should be.  "Something is made" is that one of these holds, so
-its likelihood ratio is their mean, weighted by how often each is the case.  Heads are not independent,
-and a fake of one kind may show in several: a last scaling takes that back.
+ratio (LLR) of *its* hypothesis against a genuine window: the picture is made, the sound is made, the
+face does not move as a speaker's does, the two together are not as they should be.  "Something is
+made" is that one of these holds, so its likelihood ratio is their mean, weighted by how often each is
+the case.  Heads are not independent, and a fake of one kind may show in several: a last scaling takes
+that back.
 
 A sum of the LLRs would be right for evidence of one and the same hypothesis, and here it is wrong:
 a voice that is surely genuine would speak for a made-up face.  In the mean, a hypothesis that fails
@@ -22,13 +23,14 @@ import numpy.typing as npt
 from avff.engine.contract import CLIP_OUTPUTS, Affine
 
 Logits = npt.NDArray[np.floating[Any]]
-HYPOTHESES = ("any", "video", "audio")
+HYPOTHESES = ("any", "video", "audio", "motion")
 """Heads that speak for something made; lips out of step alone are no sign of it."""
 
 
 def shares_of(by: Affine) -> dict[str, float]:
     """Return how the hypotheses are weighted, those of more than nothing; they sum to 1."""
-    shares = {"any": 1.0 - by.video - by.audio, "video": by.video, "audio": by.audio}
+    shares = {"video": by.video, "audio": by.audio, "motion": by.motion}
+    shares = {"any": 1.0 - sum(shares.values()), **shares}
     return {name: share for name, share in shares.items() if share > 1e-6}
 
 
@@ -37,8 +39,8 @@ def terms(by: Affine, parts: Mapping[str, Affine], logits: Logits) -> dict[str, 
 
     Args:
         by: of the modality that is scored by.
-        parts: calibrations of the picture's and the sound's head, for those that have a share.
-        logits: ``[..., 4]`` any, video, audio, desync.
+        parts: calibrations of the heads of picture, sound and motion, for those that have a share.
+        logits: ``[..., 5]``, in the order of ``CLIP_OUTPUTS``.
 
     Returns:
         ``[...]`` by hypothesis, in nats.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,15 @@ import numpy.typing as npt
 from avff.engine.errors import ContractError
 from avff.engine.spec import SPEC, ClipSpec
 
-FORMAT = 2
+FORMAT = 3
 ENCODERS = ("video", "audio", "landmarks")
 FUSION = "fusion"
 GRAPHS = (*ENCODERS, FUSION)
 MODALITIES = ("av", "video", "audio")
-CLIP_OUTPUTS = ("any", "video", "audio", "desync")
+CLIP_OUTPUTS = ("any", "video", "audio", "desync", "motion")
 """Order of the columns of the fusion graph's ``clip`` output; 1 means fake (or out of sync)."""
+NOVELTY_OUTPUTS = ("video", "audio")
+"""Order of the columns of its ``novelty`` output: how far a window lies from the training data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,8 @@ class Affine:
     Attributes:
         scale: weight of the head's own logit.
         offset: added.
-        video, audio: for ``any`` only: shares 0…1 of the hypotheses that the picture's, the sound's head
-            stands for; the rest is its own head's (:mod:`avff.engine.calibration`).
+        video, audio, motion: for ``any`` only: shares 0…1 of the hypotheses that the picture's, the sound's,
+            the motion's head stands for; the rest is its own head's (:mod:`avff.engine.calibration`).
         gain, shift: for ``any`` only: final scaling of what the hypotheses make together.
     """
 
@@ -65,6 +67,7 @@ class Affine:
     offset: float
     video: float = 0.0
     audio: float = 0.0
+    motion: float = 0.0
     gain: float = 1.0
     shift: float = 0.0
 
@@ -76,13 +79,16 @@ class Calibration:
     Attributes:
         any: by modality (``av``, ``video``, ``audio``); a modality that is missing here was
             not good enough on validation data, and gets no score.
-        parts: by part (``video``, ``audio``, ``desync``).
+        parts: by part (``video``, ``audio``, ``motion``, ``desync``).
         threshold: clip-level probability from which the verdict is "fake".
+        limits: novelty by modality (``video``, ``audio``) above which a window is too unlike the
+            training data for a score; a modality that is missing here has no limit.
     """
 
     any: Mapping[str, Affine]
     parts: Mapping[str, Affine]
     threshold: float
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,6 @@ class Contract:
         name: architecture.
         graphs: by name: ``video``, ``audio``, ``landmarks``, ``fusion``.
         spec: geometry of the input.
-        width: token width.
         calibration: see :class:`Calibration`.
         provenance: hashes and facts of the training run, for people.
     """
@@ -101,9 +106,13 @@ class Contract:
     name: str
     graphs: Mapping[str, GraphSpec]
     spec: ClipSpec
-    width: int
     calibration: Calibration
     provenance: Mapping[str, str]
+
+    def token_shape(self, encoder: str) -> tuple[int, ...]:
+        """Return the shape of one slice's tokens: 8, and the width of this encoder's."""
+        (tokens,) = self.graphs[encoder].outputs
+        return tokens.shape
 
     def to_json(self) -> str:
         """Return the contract as indented JSON text."""
@@ -161,11 +170,11 @@ def _contract(raw: dict[str, Any]) -> Contract:
         name=str(raw["name"]),
         graphs={name: _graph(graph) for name, graph in raw["graphs"].items()},
         spec=_spec(raw["spec"]),
-        width=int(raw["width"]),
         calibration=Calibration(
             any={name: _affine(values) for name, values in calibration["any"].items()},
             parts=parts,
             threshold=_finite(calibration["threshold"]),
+            limits={name: _finite(calibration["limits"][name]) for name in calibration["limits"]},
         ),
         provenance={str(k): str(v) for k, v in raw["provenance"].items()},
     )
@@ -184,7 +193,7 @@ def _affine(raw: dict[str, Any]) -> Affine:
 
 
 def _check_shares(modality: str, by: Affine, parts: Mapping[str, Affine]) -> None:
-    shares = {"video": by.video, "audio": by.audio}
+    shares = {"video": by.video, "audio": by.audio, "motion": by.motion}
     if min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-6:
         raise ValueError(f"shares of {modality!r} in the calibration are {shares}, not within 0 and 1")
     absent = [name for name, share in shares.items() if share and name not in parts]

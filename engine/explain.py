@@ -260,7 +260,8 @@ def _drops(predictor: Predictor, window: Window, graph: str, covered: Iterable[I
 
 
 def _logits(predictor: Predictor, windows: Sequence[tuple[SliceTokens, ...]]) -> list[float]:
-    logits = [evidence(said) for said in predictor.score(windows)]
+    # A patch on a face is unlike anything that was trained on, and asked about all the same.
+    logits = [evidence(said) for said in predictor.score(windows, however_unfamiliar=True)]
     known = [logit for logit in logits if logit is not None]
     if len(known) < len(logits):
         raise BackendError("the network returned no number for a covered window")

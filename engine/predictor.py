@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from avff.engine.calibration import terms as terms_of
 from avff.engine.calibration import together
-from avff.engine.contract import CLIP_OUTPUTS, Affine, Calibration
+from avff.engine.contract import CLIP_OUTPUTS, NOVELTY_OUTPUTS, Affine, Calibration
 from avff.engine.evidence import SliceFacts, modality_of, window_coverage
 from avff.engine.features import audio_tensor, landmark_tensor, video_tensor
 from avff.engine.media import Bool, Float32
@@ -26,11 +26,12 @@ from avff.engine.spec import SPEC
 
 MAX_BATCH = 32
 """Windows or slices in one graph run; more are split."""
+_SHOWN = {"av": ("video", "audio", "motion", "desync"), "video": ("video", "motion"), "audio": ("audio",)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SliceTokens:
-    """One slice's tokens, float32 ``[8, width]`` each (zeros without evidence), and its facts."""
+    """One slice's tokens, float32 ``[8, width]`` of each encoder's width (zeros without evidence)."""
 
     facts: SliceFacts
     video: Float32
@@ -55,8 +56,8 @@ class StreamState:
 
 def _blank(like: SliceTokens, index: int) -> SliceTokens:
     """A slice that never arrived."""
-    nothing = np.zeros_like(like.video)
-    return SliceTokens(like.facts.missing(index), nothing, nothing, nothing)
+    nothing = [np.zeros_like(tokens) for tokens in (like.video, like.audio, like.landmarks)]
+    return SliceTokens(like.facts.missing(index), *nothing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,14 +100,21 @@ class Predictor:
         scored = self.score([window for _, window in due])
         return [(state, prediction) for (state, _), prediction in zip(due, scored, strict=True)]
 
-    def score(self, windows: Sequence[tuple[SliceTokens, ...]]) -> list[Prediction]:
+    def score(
+        self, windows: Sequence[tuple[SliceTokens, ...]], *, however_unfamiliar: bool = False
+    ) -> list[Prediction]:
         """Judge and score windows, each up to 8 slices that follow each other.
+
+        Args:
+            windows: of any streams.
+            however_unfamiliar: score windows beyond the model's experience too, to explain others by them.
 
         Raises:
             ContractError, BackendError: the model failed.
         """
         judged = [self._judge(window) for window in windows]
-        scored = iter(self._fuse([w for w in judged if w.reason is None]))
+        limits = {} if however_unfamiliar else self._model.contract.calibration.limits
+        scored = iter(self._fuse([w for w in judged if w.reason is None], limits))
         return [next(scored) if w.reason is None else _abstain(w) for w in judged]
 
     def encode(self, slices: Sequence[Slice]) -> list[SliceTokens]:
@@ -137,7 +145,7 @@ class Predictor:
         Returns:
             float32 ``[8, width]`` for each.
         """
-        blank = np.zeros((SPEC.slice_frames, self._model.contract.width), np.float32)
+        blank = np.zeros(self._model.contract.token_shape(graph), np.float32)
         tokens = [blank] * len(tensors)
         present = [i for i, t in enumerate(tensors) if t is not None]
         for start in range(0, len(present), MAX_BATCH):
@@ -154,7 +162,7 @@ class Predictor:
         modality, reason = modality_of(facts, track, coverage, self._model.contract.calibration.any)
         return _Window(recent, coverage, modality, reason, track if modality != "audio" else None)
 
-    def _fuse(self, windows: Sequence[_Window]) -> list[Prediction]:
+    def _fuse(self, windows: Sequence[_Window], limits: Mapping[str, float]) -> list[Prediction]:
         made: list[Prediction] = []
         for start in range(0, len(windows), MAX_BATCH):
             part = windows[start : start + MAX_BATCH]
@@ -162,16 +170,19 @@ class Predictor:
             out = self._model.infer("fusion", inputs)
             there = inputs["video_ok"] + inputs["audio_ok"] > 0
             made += [
-                self._prediction(w, out["clip"][i], out["frames"][i], out["sync"][i], there[i])
+                self._prediction(w, {name: values[i] for name, values in out.items()}, there[i], limits)
                 for i, w in enumerate(part)
             ]
         return made
 
     def _prediction(
-        self, window: _Window, clip: Float32, frames: Float32, sync: Float32, there: Bool
+        self, window: _Window, out: Mapping[str, Float32], there: Bool, limits: Mapping[str, float]
     ) -> Prediction:
-        if not (np.isfinite(clip).all() and np.isfinite(frames).all() and np.isfinite(sync).all()):
+        if not all(np.isfinite(values).all() for values in out.values()):
             return _abstain(window, Reason.MODEL_NAN)
+        if _is_unfamiliar(window.modality, out["novelty"], limits):
+            return _abstain(window, Reason.UNFAMILIAR)
+        clip = out["clip"]
         logits = dict(zip(CLIP_OUTPUTS, map(float, clip), strict=True))
         calibration = self._model.contract.calibration
         by = calibration.any[window.modality]
@@ -181,8 +192,8 @@ class Predictor:
             logit=float(together(by, terms)),
             parts=_parts(calibration, window.modality, logits),
             terms={head: float(term) for head, term in terms.items()},
-            frames=np.where(there[:, None], frames, np.float32(np.nan)),
-            sync=sync if window.modality == "av" else None,
+            frames=np.where(there[:, None], out["frames"], np.float32(np.nan)),
+            sync=out["sync"] if window.modality == "av" else None,
         )
 
 
@@ -214,10 +225,19 @@ def fusion_inputs(
     }
 
 
+def _is_unfamiliar(modality: str, novelty: Float32, limits: Mapping[str, float]) -> bool:
+    """Tell whether what a score would rest on lies beyond the model's experience."""
+    return any(
+        modality in ("av", name) and value > limits.get(name, math.inf)
+        for name, value in zip(NOVELTY_OUTPUTS, novelty, strict=True)
+    )
+
+
 def _parts(calibration: Calibration, modality: str, logits: dict[str, float]) -> dict[str, float]:
-    shown = {"av": ("video", "audio", "desync"), "video": ("video",), "audio": ("audio",)}[modality]
     return {
-        p: _probability(_affine(calibration.parts[p], logits[p])) for p in shown if p in calibration.parts
+        part: _probability(_affine(calibration.parts[part], logits[part]))
+        for part in _SHOWN[modality]
+        if part in calibration.parts
     }
 
 

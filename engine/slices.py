@@ -39,6 +39,8 @@ class Reason(StrEnum):
     """The sound is silence, and sound is all there is."""
     CLIPPING = "clipping"
     """The sound is overdriven: too many samples are at full scale."""
+    UNFAMILIAR = "unfamiliar"
+    """Picture or sound is unlike anything that the model was trained on."""
     MODEL_NAN = "model_nan"
     """The network returned NaN or infinity."""
     UNSUPPORTED_MODALITY = "unsupported_modality"
@@ -121,7 +123,7 @@ class Prediction:
         start_ns, end_ns: media time the window covers, in ns.
         logit: calibrated log-odds that anything in the window is fake; None with ``reason``.
         reason: why ``logit`` is None, else None.
-        parts: calibrated probabilities 0…1 by head: ``video``, ``audio``, ``desync``.
+        parts: calibrated probabilities 0…1 by head: ``video``, ``audio``, ``motion``, ``desync``.
         modality: ``av``, ``video`` or ``audio``: what the score rests on.
         frames: float32 ``[64, 3]`` logits (any, video, audio) per picture, NaN where there is neither
             picture nor sound to judge, or None.
@@ -129,8 +131,8 @@ class Prediction:
         coverage: how much evidence the window holds.
         track: face track the score belongs to, or None.
         captured_ns: monotonic arrival time of the newest item in the window, in ns.
-        terms: log-odds that the hypothesis of one head, ``any``, ``video`` or ``audio``, is the one that
-            holds, before the last scaling (:mod:`avff.engine.calibration`).  Empty with ``reason``.
+        terms: log-odds that the hypothesis of one head (``any``, ``video``, ``audio``, ``motion``) is the
+            one that holds, before the last scaling (:mod:`avff.engine.calibration`).  Empty with ``reason``.
     """
 
     index: int

@@ -162,7 +162,7 @@ def test_serving_equals_the_trainers_network(slices: list[Slice], streamed: list
     batches = [to_batch(window, group=0, drop="") for window in windows]
     arguments = (torch.stack([getattr(b, name) for b in batches]) for name in batches[0]._fields[:5])
     with torch.no_grad():
-        clips = net(*arguments).clip.double().numpy()
+        clips = net(*arguments).all_heads().double().numpy()
     by = CALIBRATION.any["av"]
     for k, logits in zip(places, clips, strict=True):
         head = dict(zip(CLIP_OUTPUTS, logits, strict=True))

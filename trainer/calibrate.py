@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import t as student_t
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.utils.data import DataLoader
@@ -27,15 +28,17 @@ Names: TypeAlias = npt.NDArray[np.str_]
 
 PICTURE_FAKES = ("generated", "self_blend", "lip_swap", "talking_photo")
 SOUND_FAKES = ("vocoder", "splice")
+MOTION_FAKES = ("generated", "lip_swap", "talking_photo")
+"""Those whose points move otherwise; a blend's do not, and another voice leaves the face as it was."""
 MISMATCHES = ("desync", "local_desync", "audio_swap")
 BY_MODALITY = {
     "av": (*PICTURE_FAKES, *SOUND_FAKES, "audio_swap", "local_desync"),
     "video": PICTURE_FAKES,
     "audio": SOUND_FAKES,
 }
-HEADS = {"av": ("video", "audio"), "video": ("video",), "audio": ("audio",)}
+HEADS = {"av": ("video", "audio", "motion"), "video": ("video", "motion"), "audio": ("audio",)}
 """Parts that are joined with the head of the whole to one answer."""
-BY_PART = {"video": PICTURE_FAKES, "audio": SOUND_FAKES, "desync": MISMATCHES}
+BY_PART = {"video": PICTURE_FAKES, "audio": SOUND_FAKES, "motion": MOTION_FAKES, "desync": MISMATCHES}
 _ROUNDS = 200
 _MOST = 30.0
 """Nats beyond which a likelihood ratio is as good as certain."""
@@ -47,7 +50,7 @@ def validation_logits(net: nn.Module, windows: ValidationWindows, *, workers: in
     """Run the validation windows with both modalities, and with either one withheld.
 
     Returns:
-        float32 ``[n, 4]`` logits by modality (``av``, ``video``, ``audio``), and ``group`` ``[n]``.
+        float32 ``[n, 5]`` logits by modality (``av``, ``video``, ``audio``), and ``group`` ``[n]``.
     """
     collected: dict[str, list[Float32]] = {m: [] for m in (*BY_MODALITY, "group")}
     with torch.no_grad():
@@ -59,14 +62,14 @@ def validation_logits(net: nn.Module, windows: ValidationWindows, *, workers: in
 
 
 Score: TypeAlias = "Callable[[Rows, Float64], Float64]"
-"""Scores logits ``[n, 4]`` by what it fits to rows."""
+"""Scores logits ``[n, 5]`` by what it fits to rows."""
 
 
 class Rows(NamedTuple):
     """Windows to fit on: genuine ones, and those of some kinds.
 
     Attributes:
-        logits: float64 ``[n, 4]``.
+        logits: float64 ``[n, 5]``.
         labels: int ``[n]``, 1 fake.
         kinds: str ``[n]``, name of each window's group.
         who: str ``[n]``, group of people and footage.
@@ -123,6 +126,10 @@ def calibrate(
     return by_modality, parts, figures
 
 
+FALSE_ALARMS = 0.01
+"""Share of genuine clips that the threshold may call fake."""
+_FEWEST = 3
+"""Genuine clips below which their spread is not known."""
 DEFAULT_THRESHOLD = 0.5
 """Even odds: what a clip is called by where there is nothing to freeze a threshold on."""
 
@@ -130,24 +137,37 @@ DEFAULT_THRESHOLD = 0.5
 def freeze_threshold(genuine: Sequence[float]) -> float | None:
     """Return the probability from which a clip is called fake.
 
+    At most one genuine clip in a hundred is to lie above it.  Where there are fewer than a hundred to tell
+    by, their log-odds are taken for normal, and the threshold is the upper prediction bound for one
+    more clip (Student's t): the fewer clips, the more careful.
+
     Args:
         genuine: probabilities of the genuine validation clips that got one.
 
     Returns:
-        their 95th percentile, 0.5…0.99; None when there are none to freeze it on.
+        a probability, 0.5…0.99; None when there are too few to freeze it on.
     """
-    return float(np.clip(np.quantile(genuine, 0.95), 0.5, 0.99)) if len(genuine) else None
+    count = len(genuine)
+    if count < _FEWEST:
+        return None
+    if count >= 1 / FALSE_ALARMS:
+        return float(np.clip(np.quantile(genuine, 1 - FALSE_ALARMS), 0.5, 0.99))
+    bounded = np.clip(genuine, 1e-6, 1 - 1e-6)
+    log_odds = np.log(bounded / (1 - bounded))
+    reach = student_t.ppf(1 - FALSE_ALARMS, count - 1) * np.sqrt(1 + 1 / count)
+    bound = float(log_odds.mean() + reach * log_odds.std(ddof=1))
+    return float(np.clip(1 / (1 + np.exp(-bound)), 0.5, 0.99))
 
 
 def with_threshold(calibration: Calibration, threshold: float) -> Calibration:
     """Return the calibration with another threshold."""
-    return Calibration(calibration.any, calibration.parts, threshold)
+    return replace(calibration, threshold=threshold)
 
 
 def _clip_logits(net: nn.Module, batch: Batch, modality: str) -> Float32:
     seen = batch.video_ok * (modality != "audio")
     heard = batch.audio_ok * (modality != "video")
-    logits: Float32 = answer(net, batch._replace(video_ok=seen, audio_ok=heard)).clip.numpy()
+    logits: Float32 = answer(net, batch._replace(video_ok=seen, audio_ok=heard)).all_heads().numpy()
     return logits
 
 
@@ -231,10 +251,10 @@ def _joint(rows: Rows, joins: Sequence[str]) -> tuple[Affine, dict[str, Affine]]
     ratios = [fit.scale * fakes[:, CLIP_OUTPUTS.index(head)] + fit.offset for head, fit in heads.items()]
     shares = dict(zip(heads, _shares(np.exp(np.clip(ratios, -_MOST, _MOST))), strict=True))
     base = own or Affine(0.0, 0.0)
-    video, audio = (round(float(shares.get(part, 0.0)), 6) for part in ("video", "audio"))
+    rounded = {part: round(float(shares[part]), 6) for part in parts}
     if own is None:  # what rounding leaves must not become a share of a head that is none
-        video, audio = (1 - audio, audio) if "video" in shares else (0.0, 1.0)
-    joint = Affine(base.scale, base.offset, video, audio)
+        rounded[max(rounded, key=rounded.__getitem__)] += 1 - sum(rounded.values())
+    joint = replace(base, **rounded)
     last = _platt(np.asarray(joined(joint, parts, rows.logits), np.float64), rows.labels)
     return None if last is None else (replace(joint, gain=last.scale, shift=last.offset), parts)
 

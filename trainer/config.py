@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from avff.trainer.losses import LossWeights
 from avff.trainer.model.avff import AvffConfig
+from avff.trainer.motion_stage import MotionSettings
 from avff.trainer.optim import OptimSettings
 from avff.trainer.pretrain import PretrainSettings
 
@@ -123,10 +124,14 @@ class RunSettings(_Strict):
     """AVFF's self-supervised first stage, on the genuine clips; None: no such stage."""
     encoders: EncoderSettings | None = EncoderSettings()
     """None: no such stage, the supervised one trains everything."""
+    motion: MotionSettings | None = None
+    """The motion head of avff-s, with ``model.motion: true``; None: it has none."""
     train: TrainSettings = TrainSettings()
 
     @model_validator(mode="after")
     def _something_is_trained(self) -> RunSettings:
         if self.encoders is None and self.pretrain is None and self.train.frozen_encoders:
             raise ValueError("train.frozen_encoders is true, but no stage before trains the encoders")
+        if self.model.motion != (self.motion is not None):
+            raise ValueError("model.motion is true exactly when there is a section motion, which trains it")
         return self

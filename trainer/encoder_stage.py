@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from avff.trainer.config import EncoderSettings, TrainSettings
 from avff.trainer.data.slices import GROUPS, SOUND_KIND
 from avff.trainer.data.windows import Batch
-from avff.trainer.losses import masked_bce
+from avff.trainer.losses import auc_of, masked_bce
 from avff.trainer.model.avff import StreamingNet
-from avff.trainer.module import auc_of
 from avff.trainer.optim import make_optimiser
 
 _LABEL = {"video": 1, "landmarks": 1, "audio": 2}

@@ -27,7 +27,17 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from avff.engine.calibration import HYPOTHESES, shares_of
-from avff.engine.contract import CLIP_OUTPUTS, MODALITIES, Affine, Calibration, Contract, parse_contract
+from avff.engine.contract import (
+    CLIP_OUTPUTS,
+    ENCODERS,
+    FUSION,
+    MODALITIES,
+    NOVELTY_OUTPUTS,
+    Affine,
+    Calibration,
+    Contract,
+    parse_contract,
+)
 from avff.engine.errors import ContractError
 from avff.trainer.checkpoints import load_verified
 from avff.trainer.config import RunSettings
@@ -38,6 +48,7 @@ from avff.trainer.model.registry import build, export_obstacle
 
 MODEL_FILE = "best_model.pth"
 PARTS = CLIP_OUTPUTS[1:]
+_HYPOTHESES = [PARTS.index(name) for name in HYPOTHESES[1:]]
 _IDENTITY, _SILENT = Affine(1.0, 0.0), Affine(0.0, 0.0, gain=0.0)
 _NONE = 1e-12
 """Share of a hypothesis that has none: its logarithm has to be a number."""
@@ -91,10 +102,11 @@ class AveragedFusion(FusionGraph):
 
     def __init__(self, members: Sequence[Member]) -> None:
         super().__init__()
-        self.widths = [m.net.config.width for m in members]
+        self.split = _Split(members)
+        self.width = sum(m.net.config.width for m in members)
         # Every member answers with its own linear heads; the ensemble has none.
-        self.tokens = TokenHeads(sum(self.widths), sees=False, hears=False)
-        self.members = nn.ModuleList(m.net.fusion for m in members)
+        self.tokens = TokenHeads(self.width, sees=False, hears=False)
+        self.members = nn.ModuleList(m.net.served()[FUSION] for m in members)
         self.compares = [isinstance(m.net, Avff) for m in members]
         by_modality = [[m.calibration.any.get(name, _SILENT) for name in MODALITIES] for m in members]
         by_part = [[m.calibration.parts.get(name, _SILENT) for name in PARTS] for m in members]
@@ -118,25 +130,89 @@ class AveragedFusion(FusionGraph):
         self, video: Tensor, audio: Tensor, landmarks: Tensor, video_ok: Tensor, audio_ok: Tensor
     ) -> FusionOut:
         """Fuse one batch of windows; arguments as of :meth:`avff.trainer.model.fusion.Fusion.forward`."""
-        shares = zip(*(torch.split(x, self.widths, dim=-1) for x in (video, audio, landmarks)), strict=True)
+        shares = self.split(video, audio, landmarks)
         outs: list[FusionOut] = [
             fusion(*tokens, video_ok, audio_ok) for fusion, tokens in zip(self.members, shares, strict=True)
         ]
         seen, heard = video_ok.amax(dim=1, keepdim=True), audio_ok.amax(dim=1, keepdim=True)  # [N, 1]
         # 1 for the modality that is asked for, in the order of MODALITIES.
         asked = torch.cat([seen * heard, seen * (1 - heard), (1 - seen) * heard], dim=-1)  # [N, 3]
-        clips = torch.stack([out.clip for out in outs])  # [members, N, 4]
-        parts = clips[..., 1:] * self.part_scales + self.part_offsets  # [members, N, 3]
+        clips = torch.stack([out.all_heads() for out in outs])  # [members, N, 5]
+        parts = clips[..., 1:] * self.part_scales + self.part_offsets  # [members, N, 4]
         own = clips[..., :1] * (asked @ self.scales) + asked @ self.offsets  # [members, N, 1]
         # As engine.calibration has it: the hypotheses' likelihood ratios, weighted by their shares.
-        terms = torch.cat([own, parts[..., :2]], dim=-1) + asked @ self.shares  # [members, N, 3]
+        terms = torch.cat([own, parts[..., _HYPOTHESES]], dim=-1) + asked @ self.shares  # [members, N, 4]
         together = torch.logsumexp(terms, dim=-1, keepdim=True)
         log_odds = together * (asked @ self.gains) + asked @ self.shifts
-        clip = torch.cat([log_odds, parts], dim=-1).mean(dim=0)
+        heads = torch.cat([log_odds, parts], dim=-1).mean(dim=0)
         frames = torch.stack([out.frames for out in outs]).mean(dim=0)
-        answer = without_cross(clip, frames, sum(self.widths))
+        answer = replace(without_cross(heads[:, :-1], frames, self.width), motion=heads[:, -1:])
         curves = [out.sync for out, compares in zip(outs, self.compares, strict=True) if compares]
         return replace(answer, sync=torch.stack(curves).mean(dim=0)) if curves else answer
+
+
+class _Split(nn.Module):
+    """Hands each member its share of the joined tokens."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        super().__init__()
+        widths = [m.net.token_widths() for m in members]
+        self.widths = [[w[encoder] for w in widths] for encoder in ENCODERS]
+
+    def forward(self, *tokens: Tensor) -> list[tuple[Tensor, ...]]:
+        """Split the tokens of the encoders, in the order of ``ENCODERS``: one tuple for each member."""
+        parts = (torch.split(x, w, dim=-1) for x, w in zip(tokens, self.widths, strict=False))
+        return list(zip(*parts, strict=True))
+
+
+class JointNovelty(nn.Module):
+    """The members' novelty in parts of their limits, the highest of each modality: above 1 is too far.
+
+    Args:
+        members: networks and calibrations.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        super().__init__()
+        self.split = _Split(members)
+        self.members = nn.ModuleList(m.net.novelty for m in members)
+        limits = [[m.calibration.limits.get(name, math.inf) for name in NOVELTY_OUTPUTS] for m in members]
+        self.limits: Tensor  # [members, 1, 2]
+        self.register_buffer("limits", torch.tensor(limits).unsqueeze(1))
+
+    def forward(self, video: Tensor, audio: Tensor, video_ok: Tensor, audio_ok: Tensor) -> Tensor:
+        """Measure a batch of windows; arguments as of :class:`avff.trainer.model.novelty.Novelty`."""
+        each = [
+            novelty(*tokens, video_ok, audio_ok)
+            for novelty, tokens in zip(self.members, self.split(video, audio), strict=True)
+        ]
+        return (torch.stack(each) / self.limits).amax(dim=0)
+
+
+class EnsembleNet(StreamingNet):
+    """Members side by side, for export.
+
+    Args:
+        members: networks and calibrations.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        video, audio, landmarks = (SideBySide(m.net.served()[name] for m in members) for name in ENCODERS)
+        width = sum(m.net.config.width for m in members)
+        super().__init__(
+            AvffConfig(width=width, heads=1), video=video, audio=audio, landmarks=landmarks,
+            fusion=AveragedFusion(members), novelty=JointNovelty(members),
+        )  # fmt: skip
+        widths = [m.net.token_widths() for m in members]
+        self._widths = {name: sum(w[name] for w in widths) for name in ENCODERS}
+
+    def token_widths(self) -> dict[str, int]:
+        """Return the sums of the members' widths."""
+        return self._widths
+
+    def served(self) -> dict[str, nn.Module]:
+        """Return the graphs' modules: members' own served ones are inside."""
+        return {**{name: getattr(self, name) for name in ENCODERS}, FUSION: self.fusion}
 
 
 def load_member(run: Path) -> Member:
@@ -171,14 +247,7 @@ def load_member(run: Path) -> Member:
 
 def ensemble_of(members: Sequence[Member]) -> StreamingNet:
     """Return the members as one network, in inference mode; it is for export, not for training."""
-    width = sum(m.net.config.width for m in members)
-    return StreamingNet(
-        AvffConfig(width=width, heads=1),
-        video=SideBySide(m.net.video for m in members),
-        audio=SideBySide(m.net.audio for m in members),
-        landmarks=SideBySide(m.net.landmarks for m in members),
-        fusion=AveragedFusion(members),
-    ).eval()
+    return EnsembleNet(members).eval()
 
 
 def joint_calibration(members: Sequence[Member]) -> Calibration:
@@ -194,7 +263,8 @@ def joint_calibration(members: Sequence[Member]) -> Calibration:
     parts = [name for name in PARTS if all(name in m.calibration.parts for m in members)]
     mean = sum(_log_odds(m.calibration.threshold) for m in members) / len(members)
     threshold = round(1 / (1 + math.exp(-mean)), 4)
-    return Calibration(dict.fromkeys(shared, _IDENTITY), dict.fromkeys(parts, _IDENTITY), threshold)
+    limits = {name: 1.0 for name in NOVELTY_OUTPUTS if any(name in m.calibration.limits for m in members)}
+    return Calibration(dict.fromkeys(shared, _IDENTITY), dict.fromkeys(parts, _IDENTITY), threshold, limits)
 
 
 def export_ensemble(runs: Sequence[Path], directory: Path, *, name: str) -> Contract:

@@ -12,11 +12,20 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from avff.engine.contract import Calibration, Contract, GraphSpec, TensorSpec
+from avff.engine.contract import (
+    CLIP_OUTPUTS,
+    ENCODERS,
+    FUSION,
+    NOVELTY_OUTPUTS,
+    Calibration,
+    Contract,
+    GraphSpec,
+    TensorSpec,
+)
 from avff.engine.model import CONTRACT_FILE
 from avff.engine.spec import SPEC
 from avff.trainer.model.avff import StreamingNet
-from avff.trainer.model.fusion import MAX_SHIFT, FusionGraph
+from avff.trainer.model.fusion import MAX_SHIFT
 from avff.trainer.model.registry import export_obstacle
 from avff.trainer.model.size import gflop
 from avff.trainer.model.vit import AvffB
@@ -30,18 +39,18 @@ class ExportError(Exception):
     """A network cannot be exported; the message says why and what can."""
 
 
-class _Served(nn.Module):
-    """A fusion graph without the outputs that only training needs."""
+class _Outputs(nn.Module):
+    """A served fusion graph without the outputs that only training needs."""
 
-    def __init__(self, fusion: FusionGraph) -> None:
+    def __init__(self, fusion: nn.Module, novelty: nn.Module) -> None:
         super().__init__()
-        self.fusion = fusion
+        self.fusion, self.novelty = fusion, novelty
 
     def forward(
         self, video: Tensor, audio: Tensor, landmarks: Tensor, video_ok: Tensor, audio_ok: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         out = self.fusion(video, audio, landmarks, video_ok, audio_ok)
-        return out.clip, out.frames, out.sync
+        return out.all_heads(), out.frames, out.sync, self.novelty(video, audio, video_ok, audio_ok)
 
 
 def export_model(
@@ -71,47 +80,55 @@ def export_model(
         raise ExportError(export_obstacle(net.config))
     net.eval()
     directory.mkdir(parents=True, exist_ok=True)
-    graphs = {
-        graph: _export(module, directory, graph, net.config.width) for graph, module in graphs_of(net).items()
-    }
-    contract = Contract(name, graphs, SPEC, net.config.width, calibration, dict(provenance))
+    widths = net.token_widths()
+    graphs = {graph: _export(module, directory, graph, widths) for graph, module in graphs_of(net).items()}
+    contract = Contract(name, graphs, SPEC, calibration, dict(provenance))
     (directory / CONTRACT_FILE).write_text(contract.to_json(), encoding="utf-8")
     return contract
 
 
 def graphs_of(net: StreamingNet) -> dict[str, nn.Module]:
     """Return the modules that become graphs, by graph name."""
-    return {
-        "video": net.video,
-        "audio": net.audio,
-        "landmarks": net.landmarks,
-        "fusion": _Served(net.fusion).eval(),
-    }
+    served = net.served()
+    graphs = {**served, FUSION: _Outputs(served[FUSION], net.novelty)}
+    # What wraps trained modules begins in training mode, whatever they are in.
+    return {name: module.eval() for name, module in graphs.items()}
 
 
-def tensor_specs(graph: str, width: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return a graph's inputs and outputs; shapes leave out the batch."""
+def tensor_specs(
+    graph: str, widths: Mapping[str, int]
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return a graph's inputs and outputs; shapes leave out the batch.
+
+    Args:
+        graph: its name.
+        widths: of the tokens, by encoder.
+    """
     inputs_of: dict[str, dict[str, tuple[int, ...]]] = {
         "video": {"video": (_F, 3, SPEC.input_px, SPEC.input_px)},
         "audio": {"audio": (2, SPEC.bands, SPEC.slice_spectra)},
         "landmarks": {"landmarks": (_F, SPEC.landmark_values)},
         "fusion": {
-            "video": (_T, width), "audio": (_T, width), "landmarks": (_T, width),
-            "video_ok": (_T,), "audio_ok": (_T,),
+            **{encoder: (_T, widths[encoder]) for encoder in ENCODERS}, "video_ok": (_T,), "audio_ok": (_T,),
         },
     }  # fmt: skip
     outputs: dict[str, tuple[int, ...]] = (
-        {"clip": (4,), "frames": (_T, 3), "sync": (2 * MAX_SHIFT + 1,)}
-        if graph == "fusion"
-        else {"tokens": (_F, width)}
+        {
+            "clip": (len(CLIP_OUTPUTS),),
+            "frames": (_T, 3),
+            "sync": (2 * MAX_SHIFT + 1,),
+            "novelty": (len(NOVELTY_OUTPUTS),),
+        }
+        if graph == FUSION
+        else {"tokens": (_F, widths[graph])}
     )
     return _specs(inputs_of[graph]), _specs(outputs)
 
 
-def random_inputs(graph: str, width: int, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
+def random_inputs(graph: str, widths: Mapping[str, int], batch: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Return inputs of the right shapes, 0…1, for tracing and parity checks."""
     rng = np.random.default_rng(seed)
-    inputs, _ = tensor_specs(graph, width)
+    inputs, _ = tensor_specs(graph, widths)
     return {s.name: rng.random((batch, *s.shape), np.float32) for s in inputs}
 
 
@@ -119,10 +136,10 @@ def _specs(shapes: Mapping[str, tuple[int, ...]]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name, "float32", shape) for name, shape in shapes.items())
 
 
-def _export(module: nn.Module, directory: Path, graph: str, width: int) -> GraphSpec:
-    inputs, outputs = tensor_specs(graph, width)
+def _export(module: nn.Module, directory: Path, graph: str, widths: Mapping[str, int]) -> GraphSpec:
+    inputs, outputs = tensor_specs(graph, widths)
     # Two items: a batch of one would let the exporter take the axis for a constant.
-    example = tuple(torch.from_numpy(a) for a in random_inputs(graph, width, 2).values())
+    example = tuple(torch.from_numpy(a) for a in random_inputs(graph, widths, 2).values())
     batch = torch.export.Dim("batch", min=1, max=1024)
     with warnings.catch_warnings():
         # All inputs share the batch axis, as they should.

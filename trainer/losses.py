@@ -1,4 +1,4 @@
-"""Losses: labels that may be unknown, synchrony, and AVFF's cross-modal prediction."""
+"""Losses: labels that may be unknown, synchrony, and AVFF's cross-modal prediction; and the AUC of logits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
+from torchmetrics.functional.classification import binary_auroc
 
 from avff.trainer.model.fusion import MAX_SHIFT, FusionOut
 
@@ -190,3 +191,10 @@ def _two_way_nce(similarity: Tensor, compared: Tensor, right: Tensor) -> Tensor:
     asked = compared & right
     both = functional.log_softmax(scores, dim=1) + functional.log_softmax(scores, dim=2)
     return -(both * asked).sum() / (2 * asked.sum().clamp(min=1))
+
+
+def auc_of(logits: Tensor, fake: Tensor) -> Tensor:
+    """Return the area under the ROC curve; NaN unless there are genuine and fake items."""
+    if not fake.any() or fake.all():
+        return torch.tensor(float("nan"))
+    return binary_auroc(logits, fake.int())

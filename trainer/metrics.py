@@ -131,6 +131,23 @@ def calibration_error(labels: Labels, probabilities: Float64, bins: int = 15) ->
     return float(sum(gaps) / len(labels)) if made else float("nan")
 
 
+def even_calibration_error(labels: Labels, probabilities: Float64, bins: int = 15) -> float:
+    """Expected calibration error as it would be with as many genuine items as fakes; NaN for one class.
+
+    Scores are for even odds.  On items of which three in four are fakes an honest score of 0.5 would be
+    counted as 0.25 too low, which says nothing of the score.
+    """
+    if not _both(labels):
+        return float("nan")
+    weights = np.where(labels == 1, 0.5 / labels.sum(), 0.5 / (1 - labels).sum())
+    order = np.argsort(probabilities, kind="stable")
+    labels, probabilities, weights = labels[order], probabilities[order], weights[order]
+    # An item belongs to the bin in which the middle of its weight lies.
+    place = ((np.cumsum(weights) - weights / 2) * bins).astype(int)
+    gaps = np.bincount(place, weights * (labels - probabilities))
+    return float(np.abs(gaps).sum())
+
+
 def brier(labels: Labels, probabilities: Float64) -> float:
     """Mean squared distance of the probability from the label (Brier, 1950); 0.25 for always one half."""
     return float(np.mean((probabilities - labels) ** 2)) if len(labels) else float("nan")

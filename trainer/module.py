@@ -7,12 +7,11 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import binary_auroc
 
 from avff.engine.errors import SettingsError
 from avff.trainer.config import TrainSettings
 from avff.trainer.data.windows import Batch
-from avff.trainer.losses import total_loss
+from avff.trainer.losses import auc_of, total_loss
 from avff.trainer.model.avff import StreamingNet
 from avff.trainer.model.fusion import FusionOut
 from avff.trainer.model.registry import answer
@@ -35,7 +34,7 @@ class AvffModule(lightning.LightningModule):
     def __init__(self, net: nn.Module, train: TrainSettings, groups: list[str], total_steps: int) -> None:
         super().__init__()
         self.net = net
-        self._frozen = encoder_parts(net) if train.frozen_encoders else []
+        self._frozen = [*(encoder_parts(net) if train.frozen_encoders else []), *_motion_of(net)]
         self._settings, self._groups, self._total_steps = train, groups, total_steps
         self._answers: list[tuple[Tensor, Tensor]] = []
 
@@ -111,6 +110,11 @@ def encoder_parts(net: nn.Module) -> list[nn.Module]:
     return [net.video, net.audio, net.landmarks, net.fusion.tokens]
 
 
+def _motion_of(net: nn.Module) -> list[nn.Module]:
+    """Return the motion head, if there is one: it has its own stage, and no part in this one's loss."""
+    return [net.motion] if isinstance(net, StreamingNet) and net.motion is not None else []
+
+
 def group_aucs(clip: Tensor, group: Tensor, names: list[str]) -> dict[str, float]:
     """Return, by group, the AUC of its windows against genuine ones.
 
@@ -125,13 +129,6 @@ def group_aucs(clip: Tensor, group: Tensor, names: list[str]) -> dict[str, float
         chosen = (group == 0) | (group == i)
         figures[name] = float(auc_of(clip[chosen, column], group[chosen] == i))
     return figures
-
-
-def auc_of(logits: Tensor, fake: Tensor) -> Tensor:
-    """Return the area under the ROC curve; NaN unless there are genuine and fake items."""
-    if not fake.any() or fake.all():
-        return torch.tensor(float("nan"))
-    return binary_auroc(logits, fake.int())
 
 
 def at_even_odds(clip: Tensor, group: Tensor, names: list[str]) -> dict[str, float]:

@@ -36,15 +36,24 @@ from avff.trainer.data.splits import describe, group_of
 from avff.trainer.distributed import say, world
 from avff.trainer.evaluate import ClipScore, judge, save_scores
 from avff.trainer.export import export_model
+from avff.trainer.familiar import fit_novelty, limits_of
 from avff.trainer.metrics import Interval
 from avff.trainer.misclassified import write_page
+from avff.trainer.model.avff import StreamingNet
 from avff.trainer.model.registry import build, export_obstacle
 from avff.trainer.model.size import describe as measure
 from avff.trainer.paths import RunPaths
 from avff.trainer.report import Evidence, RunFacts, metadata_control, write_report
 from avff.trainer.report.board import write_board
 from avff.trainer.report.history import read_history
-from avff.trainer.run import check_settings, dry_run, fit, load_network, validation_windows
+from avff.trainer.run import (
+    check_settings,
+    dry_run,
+    fit,
+    load_network,
+    training_windows,
+    validation_windows,
+)
 from avff.trainer.run_data import RunData, check_places, load_data
 from avff.trainer.spent import ledger_of, read_spent
 from avff.trainer.stages import FINAL, Finished, precision_of
@@ -208,7 +217,11 @@ def _export(
     windows = validation_windows(settings, data)
     logits = validation_logits(net, windows, workers=settings.data.workers)
     by_modality, by_part, figures = calibrate(logits, windows.groups, windows.clusters())
-    calibration = Calibration(by_modality, by_part, DEFAULT_THRESHOLD)
+    assert isinstance(net, StreamingNet), "what cannot be exported does not get here"
+    workers = settings.data.workers
+    fit_novelty(net, training_windows(settings, data), workers=workers)
+    limits = limits_of(net, windows, workers=workers)
+    calibration = Calibration(by_modality, by_part, DEFAULT_THRESHOLD, limits)
     provenance = _provenance(settings, data, checkpoint)
     contract = export_model(
         net, paths.model, name=settings.name, calibration=calibration, provenance=provenance
@@ -217,8 +230,8 @@ def _export(
     genuine = [s.probability for s in clips if not s.label and s.probability is not None]
     threshold, origin, is_frozen = _threshold(genuine, len(clips))
     frozen = Contract(
-        contract.name, contract.graphs, contract.spec, contract.width,
-        with_threshold(calibration, threshold), contract.provenance,
+        contract.name, contract.graphs, contract.spec, with_threshold(calibration, threshold),
+        contract.provenance,
     )  # fmt: skip
     (paths.model / CONTRACT_FILE).write_text(frozen.to_json(), encoding="utf-8")
     texts = {"settings": json.dumps(recipe_of(settings)), "contract": frozen.to_json()}
@@ -232,8 +245,8 @@ def _threshold(genuine: Sequence[float], clips: int) -> tuple[float, str, bool]:
     if frozen is not None:
         return round(frozen, 4), f"{frozen:.4f}, frozen on {len(genuine)} genuine validation clips", True
     origin = (
-        f"{DEFAULT_THRESHOLD}, a default and not frozen: of {clips} validation clips no genuine one "
-        "got a score"
+        f"{DEFAULT_THRESHOLD}, a default and not frozen: of {clips} validation clips {len(genuine)} genuine "
+        "ones got a score"
     )
     say(f"the threshold is {origin}")
     return DEFAULT_THRESHOLD, origin, False

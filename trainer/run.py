@@ -15,6 +15,7 @@ from avff.engine.spec import SPEC
 from avff.engine.threads import stay_in_caller
 from avff.trainer.checkpoints import CheckpointError, load_verified
 from avff.trainer.config import RunSettings
+from avff.trainer.data.courses import GenuineCourses, TrainingCourses, ValidationCourses
 from avff.trainer.data.genuine import GenuineWindows
 from avff.trainer.data.natural import NaturalWindows
 from avff.trainer.data.slices import PICTURE_KINDS, SHORT_SLICES, TrainingSlices, ValidationSlices
@@ -25,9 +26,11 @@ from avff.trainer.model.avff import Avff, StreamingNet
 from avff.trainer.model.registry import build
 from avff.trainer.model.vit import AvffB
 from avff.trainer.module import AvffModule
+from avff.trainer.motion_stage import LipStage, MotionStage, voice_of
 from avff.trainer.paths import RunPaths
 from avff.trainer.pretrain import PretrainStage
 from avff.trainer.pseudo import RECIPES
+from avff.trainer.pseudo.courses import COURSES
 from avff.trainer.run_data import RunData
 from avff.trainer.stages import FINAL, Finished, Stage, run_stage, try_out
 
@@ -134,6 +137,49 @@ def encoder_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage
     return Stage("encoders", module, train, validation, stage.epochs, stage.batch, ema=stage.ema)
 
 
+def _without_pictures(data: RunData) -> tuple[Shelf, Shelf]:
+    train, validation = data.split.train, data.split.validation
+    return Shelf(train, data.store, pictures=False), Shelf(validation, data.store, pictures=False)
+
+
+def _lip_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage | None:
+    if settings.motion is None:
+        return None
+    stage, whole = settings.motion, settings.train
+    train, validation = (
+        Shelf(c, data.store, pictures=False) for c in (data.split.train, data.split.validation)
+    )
+    courses = GenuineCourses(train, size=stage.windows_per_epoch, seed=whole.seed, strength=whole.post_chain)
+    judges = GenuineCourses(
+        validation, size=8 * whole.validation_windows, seed=whole.seed, strength=whole.post_chain
+    )
+    steps = _updates(stage.lip_epochs, len(courses), stage.batch, whole.accumulate)
+    module = LipStage(net, stage, steps)
+    return Stage("lips", module, courses, judges, stage.lip_epochs, stage.batch, section="motion")
+
+
+def _motion_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage | None:
+    if settings.motion is None:
+        return None
+    stage, whole = settings.motion, settings.train
+    assert isinstance(net, StreamingNet), "check_settings() has seen to it"
+    assert net.motion is not None, "RunSettings has seen to it"
+    train, validation = (
+        Shelf(c, data.store, pictures=False) for c in (data.split.train, data.split.validation)
+    )
+    by_voice = voice_of(net.motion)
+    courses = TrainingCourses(
+        train, stage.mix, by_voice, size=stage.windows_per_epoch, seed=whole.seed,
+        strength=whole.post_chain, dropout=stage.mute,
+    )  # fmt: skip
+    judges = ValidationCourses(
+        validation, by_voice, each=4 * whole.validation_windows, seed=whole.seed, strength=whole.post_chain
+    )
+    steps = _updates(stage.epochs, len(courses), stage.batch, whole.accumulate)
+    module = MotionStage(net, stage, judges.groups, whole.loss.label_smoothing, steps)
+    return Stage("motion", module, courses, judges, stage.epochs, stage.batch, ema=stage.ema)
+
+
 def supervised_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage:
     """Return the stage on whole windows, which makes the model."""
     whole = settings.train
@@ -148,7 +194,7 @@ def supervised_stage(settings: RunSettings, data: RunData, net: nn.Module) -> St
 
 
 _STAGES: tuple[Callable[[RunSettings, RunData, nn.Module], Stage | None], ...] = (
-    _pretrain_stage, encoder_stage, supervised_stage,
+    _pretrain_stage, encoder_stage, _lip_stage, _motion_stage, supervised_stage,
 )  # fmt: skip
 
 
@@ -195,6 +241,11 @@ def check_settings(settings: RunSettings) -> None:
         raise SettingsError(
             f"mix: the encoders learn from {', '.join(PICTURE_KINDS)}; give one of them a share"
         )
+    if settings.motion is not None:
+        odd = set(settings.motion.mix) - set(COURSES) - {"generated"}
+        if odd:
+            known = ", ".join(sorted(COURSES))
+            raise SettingsError(f"motion.mix: unknown kind {min(odd)!r}; known: generated, {known}")
     if settings.encoders is not None and settings.model.architecture == "avff-b":
         raise SettingsError("encoders: avff-b has no slice-local encoders; set it to null")
     if settings.pretrain is not None and settings.model.architecture != "avff-s":
@@ -204,6 +255,8 @@ def check_settings(settings: RunSettings) -> None:
         sizes.append(
             (settings.encoders.slices_per_epoch, settings.encoders.batch, "encoders.slices_per_epoch")
         )
+    if settings.motion is not None:
+        sizes.append((settings.motion.windows_per_epoch, settings.motion.batch, "motion.windows_per_epoch"))
     processes = world().size
     for size, batch, key in sizes:
         if size < batch * processes:

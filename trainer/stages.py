@@ -63,6 +63,7 @@ class Stage:
         metric: what chooses the best checkpoint, for example ``val/auc``; empty: the last one counts.
         stopping: when to end early, or None.
         ema: decay of the moving average of its weights that counts, or None.
+        section: of the settings that it comes from, where that is not its name.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Stage:
     metric: str = ""
     stopping: StoppingSettings | None = None
     ema: float | None = None
+    section: str = ""
 
     @property
     def best_name(self) -> str:
@@ -83,7 +85,7 @@ class Stage:
     @property
     def batch_key(self) -> str:
         """Dotted key of the setting that ``batch`` comes from."""
-        return "train.batch" if self.name == FINAL else f"{self.name}.batch"
+        return "train.batch" if self.name == FINAL else f"{self.section or self.name}.batch"
 
     @property
     def last_name(self) -> str:

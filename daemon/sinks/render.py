@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from avff.daemon.alarms import AlarmSummary
-from avff.daemon.events import AlarmEvent, ScoreEvent, SummaryEvent
+from avff.daemon.events import PARTS, AlarmEvent, ScoreEvent, SummaryEvent
 from avff.daemon.summary import Verdict, seconds
 from avff.engine.alarm import Alarm, Cause
 
@@ -67,7 +67,7 @@ def score_line(event: ScoreEvent, alarm: Alarm | None = None) -> str:
     head, tail = _head(event.stream, event.end_ns), _since(alarm)
     if event.score is None:
         return f"{head}  {'-':>4}  {bar(None)}  {event.reason}{tail}"
-    parts = "  ".join(f"{name} {_share(event.parts.get(name))}" for name in ("video", "audio", "desync"))
+    parts = "  ".join(f"{name} {_share(event.parts.get(name))}" for name in PARTS)
     return f"{head}  {event.score:.2f}  {bar(event.rolling)}  rolling {_share(event.rolling)}  {parts}{tail}"
 
 

@@ -54,7 +54,7 @@ def test_score_event_on_the_wire() -> None:
         "score": 0.5,
         "reason": None,
         "rolling": 0.25,
-        "parts": {"video": 0.5, "audio": 0.25, "desync": 0.125},
+        "parts": {"video": 0.5, "audio": 0.25, "motion": 0.0625, "desync": 0.125},
         "modality": "av",
         "coverage": {"video": 1.0, "audio": 1.0, "face": 1.0},
         "track": 1,
@@ -75,7 +75,7 @@ def _with_evidence(**changes: Any) -> Prediction:
     """A window whose last pictures are more and more suspicious, the last of all not there."""
     frames = np.zeros((SPEC.window_frames, 3), np.float32)
     frames[-8:, 0] = [-2, -1, 0, 1, 2, 3, 60, np.nan]
-    terms = {"any": math.log(0.25), "video": math.log(0.35), "audio": math.log(0.4)}
+    terms = {"any": math.log(0.25), "video": math.log(0.25), "audio": math.log(0.4), "motion": math.log(0.1)}
     evidence: dict[str, Any] = {
         "frames": frames,
         "sync": np.linspace(-1, 1, 31, dtype=np.float32),
@@ -90,7 +90,7 @@ def test_explain_on_the_wire() -> None:
     read = _explained(prediction)
     assert read.pop("explain") == {
         "leading": "audio",
-        "shares": {"any": 0.25, "video": 0.35, "audio": 0.4},
+        "shares": {"any": 0.25, "video": 0.25, "audio": 0.4, "motion": 0.1},
         "frames": [0.119, 0.269, 0.5, 0.731, 0.881, 0.953, 1.0, None],
         "sync": {
             "offset_ms": list(range(-600, 601, 40)),
@@ -107,14 +107,19 @@ def test_explain_on_the_wire() -> None:
         ({"terms": {"any": 1.0, "video": 0.3, "audio": 0.2}}, "video"),
         ({"terms": {"any": 1.0, "video": -0.3, "audio": -0.2}}, "audio"),
         ({"terms": {"any": 1.0, "video": -9.0}}, "video"),
+        ({"terms": {"any": 1.0, "video": 0.3, "audio": 0.2, "motion": 0.4}}, "motion"),
+        ({"terms": {"any": 1.0, "video": 0.3, "motion": 0.2}, "modality": "video"}, "video"),
+        ({"terms": {"video": 0.3, "motion": 0.4}, "modality": "video"}, "motion"),
         ({"terms": {"video": -0.7, "audio": -0.7}}, None),
+        ({"terms": {"video": -0.7, "audio": -0.9, "motion": -0.7}}, None),
         ({"terms": {"any": 0.0}}, None),
-        ({"terms": {"audio": 0.0}, "modality": "video"}, "video"),
-        ({"modality": "audio"}, "audio"),
+        ({"terms": {"any": 0.0}, "modality": "video"}, "video"),
+        ({"terms": {"any": 0.0}, "modality": "audio"}, "audio"),
+        ({"terms": {}, "modality": "audio"}, "audio"),
     ],
 )
-def test_leading_is_the_modality_with_more_of_the_odds(changes: dict[str, Any], leading: str | None) -> None:
-    """One alone leads; two that have the same, such as nothing, have no leader."""
+def test_leading_is_what_has_most_of_the_odds(changes: dict[str, Any], leading: str | None) -> None:
+    """One alone leads; two that have the same have no leader; a single modality leads by the whole's head."""
     assert _explained(_with_evidence(**changes))["explain"]["leading"] == leading
 
 
@@ -130,7 +135,7 @@ def test_what_is_not_known_is_null_or_left_out() -> None:
     """A predictor without logits per picture gives nulls; a window without a score has nothing to explain."""
     assert _explained(make_prediction(9, 0.0))["explain"] == {
         "leading": None,
-        "shares": dict.fromkeys(("any", "video", "audio")),
+        "shares": dict.fromkeys(("any", "video", "audio", "motion")),
         "frames": [None] * 8,
         "sync": None,
     }
@@ -149,7 +154,7 @@ def test_null_score_has_a_reason() -> None:
     """Null comes with its reason, and absent parts are null too."""
     read = _read(_event(make_prediction(0, None, reason=Reason.NO_FACE)))
     assert (read["score"], read["rolling"], read["reason"]) == (None, None, "no_face")
-    assert read["parts"] == {"video": None, "audio": None, "desync": None}
+    assert read["parts"] == {"video": None, "audio": None, "motion": None, "desync": None}
 
 
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from avff.daemon.canvas import Canvas
-from avff.daemon.heatmap import HEIGHT, LEAST_SCALE, WIDTH, draw, middle_face, tinted
+from avff.daemon.heatmap import _HEADS, HEIGHT, LEAST_SCALE, WIDTH, draw, middle_face, tinted
+from avff.engine.calibration import HYPOTHESES
 from avff.engine.explain import Explanation, OcclusionMap, Window
 from avff.engine.media import Float32, UInt8
 from avff.engine.slices import Slice
@@ -52,6 +53,11 @@ def _warmth(rgb: UInt8) -> Float32:
 def _centre(warm: Float32) -> tuple[float, float]:
     rows, columns = np.nonzero(warm > warm.max() / 2)
     return float(rows.mean() / warm.shape[0]), float(columns.mean() / warm.shape[1])
+
+
+def test_every_head_has_a_name() -> None:
+    """Shares that are told add up to all of the odds."""
+    assert tuple(head for head, _ in _HEADS) == HYPOTHESES
 
 
 def test_colours_lie_where_the_map_is_high() -> None:

@@ -302,11 +302,12 @@ def test_its_facts_are_those_of_the_strongest_window_since_evidence_began() -> N
     [
         ({"video": 0.2, "audio": 0.3, "desync": 1.0}, "audio"),
         ({"video": 0.3, "audio": 0.2}, "video"),
+        ({"video": 0.3, "audio": 0.2, "motion": 0.4}, "motion"),
         ({"desync": 1.0}, None),
         ({}, None),
     ],
 )
-def test_it_names_picture_or_sound_only(parts: dict[str, float], part: str | None) -> None:
+def test_it_names_picture_sound_or_motion_only(parts: dict[str, float], part: str | None) -> None:
     """Lips out of step are never named as what is generated."""
     stream = [dataclasses.replace(w, parts=parts) for w in windows([2.0] * 30)]
     assert [a.part for a in run(stream, RULE)] == [part]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from avff.engine.contract import (
+    ENCODERS,
     FORMAT,
     GRAPHS,
     Affine,
@@ -29,7 +30,7 @@ SPECS = (TensorSpec("video", "float32", (64, 4)), TensorSpec("video_ok", "float3
 
 def _contract() -> Contract:
     contract = scripted_model().model.contract
-    calibration = Calibration({"av": Affine(1.5, -0.25)}, {"desync": Affine(0.1, 3.0)}, 0.625)
+    calibration = Calibration({"av": Affine(1.5, -0.25)}, {"desync": Affine(0.1, 3.0)}, 0.625, {"video": 2.5})
     return replace(contract, calibration=calibration, provenance={"manifest": "abc", "commit": "ü"})
 
 
@@ -66,9 +67,12 @@ def test_a_calibration_that_is_no_number_is_not_written(number: float) -> None:
     [
         ({"video": 0.75, "audio": 0.5}, "not within 0 and 1"),
         ({"video": -0.25}, "not within 0 and 1"),
+        ({"video": 0.5, "motion": 0.75}, "not within 0 and 1"),
+        ({"motion": -0.25}, "not within 0 and 1"),
         ({"video": 0.5}, "share of 'video', which has no calibration"),
+        ({"motion": 0.5}, "share of 'motion', which has no calibration"),
     ],
-    ids=["too-much", "negative", "of-nothing"],
+    ids=["too-much", "negative", "too-much-motion", "negative-motion", "of-nothing", "of-no-motion"],
 )
 def test_shares_that_make_no_mean_are_refused(shares: dict[str, float], told: str) -> None:
     """A score would not be a probability."""
@@ -78,8 +82,21 @@ def test_shares_that_make_no_mean_are_refused(shares: dict[str, float], told: st
 
 def test_another_format_is_refused() -> None:
     """A contract of another format tells both numbers and the way out."""
-    with pytest.raises(ContractError, match="has format 99, this program reads 2; export it again"):
+    with pytest.raises(ContractError, match="has format 99, this program reads 3; export it again"):
         parse_contract(_changed(lambda raw: raw.update(format=99)))
+    assert FORMAT == 3
+
+
+def test_each_encoder_has_a_width_of_its_own() -> None:
+    """The shape of one slice's tokens is that of the encoder's own graph."""
+    contract = scripted_model(widths={"audio": 9, "landmarks": 7}).model.contract
+    assert [contract.token_shape(encoder) for encoder in ENCODERS] == [(8, 4), (8, 9), (8, 7)]
+
+
+def test_a_model_may_know_no_limits() -> None:
+    """Without limits every window is familiar enough; what is read back has none either."""
+    contract = replace(_contract(), calibration=Calibration({"av": Affine(1.0, 0.0)}, {}, 0.5))
+    assert parse_contract(contract.to_json()).calibration.limits == {}
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -134,13 +151,16 @@ def _drop(*keys: str) -> Change:
         _put("graphs", "video", "inputs", value=3),
         _put("graphs", "video", "inputs", value=[{"name": "x", "dtype": "floaty", "shape": [1]}]),
         _put("graphs", "fusion", "gflop", value="many"),
-        _put("width", value="wide"),
         _put("calibration", value=None),
         _put("calibration", "any", value=["av"]),
         _put("calibration", "any", "av", value=[1, 2]),
         _put("calibration", "any", "av", "scale", value=float("nan")),
         _put("calibration", "parts", "desync", "offset", value=float("inf")),
         _put("calibration", "threshold", value=float("nan")),
+        _drop("calibration", "limits"),
+        _put("calibration", "limits", value=["video"]),
+        _put("calibration", "limits", "video", value="far"),
+        _put("calibration", "limits", "video", value=float("inf")),
         _put("provenance", value=7),
     ],
 )

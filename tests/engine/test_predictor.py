@@ -66,13 +66,14 @@ def test_a_prediction_tells_its_window() -> None:
 def test_the_odds_of_the_heads_add_up_to_those_of_the_score() -> None:
     """Each head's calibrated odds by its share; none without a score."""
     scripted = scripted_model(
-        scored={"av": Affine(0.5, -0.2, video=0.25, audio=0.25)},
-        parts={"video": Affine(2.0, 0.0), "audio": Affine(1.0, 1.0)},
-        fuse=lambda inputs: answer(np.tile([1.0, 0.25, 3.0, 0.0], (len(inputs["video"]), 1))),
+        scored={"av": Affine(0.5, -0.2, video=0.25, audio=0.125, motion=0.125)},
+        parts={"video": Affine(2.0, 0.0), "audio": Affine(1.0, 1.0), "motion": Affine(3.0, 0.5)},
+        fuse=lambda inputs: answer(np.tile([1.0, 0.25, 3.0, 0.0, -0.5], (len(inputs["video"]), 1))),
     )
     made = _predict(scripted, [_talking(k) for k in range(8)])
     odds = {head: math.exp(term) for head, term in made[-1].terms.items()}
-    expected = {"any": 0.5 * math.exp(0.3), "video": 0.25 * math.exp(0.5), "audio": 0.25 * math.exp(4.0)}
+    expected = {"any": 0.5 * math.exp(0.3), "video": 0.25 * math.exp(0.5)}
+    expected |= {"audio": 0.125 * math.exp(4.0), "motion": 0.125 * math.exp(-1.0)}
     assert odds == pytest.approx(expected)
     assert made[-1].logit == pytest.approx(math.log(sum(odds.values())))
     assert made[0].terms == {}
@@ -260,8 +261,8 @@ def test_a_new_face_is_scored_after_its_own_window() -> None:
 @pytest.mark.parametrize(
     ("make", "modality", "video_ok", "audio_ok", "parts"),
     [
-        (_talking, "av", 1, 1, {"video", "audio", "desync"}),
-        (lambda k: make_slice(k, face=make_face(), level=0), "video", 1, 0, {"video"}),
+        (_talking, "av", 1, 1, {"video", "audio", "motion", "desync"}),
+        (lambda k: make_slice(k, face=make_face(), level=0), "video", 1, 0, {"video", "motion"}),
         (_faceless, "audio", 0, 1, {"audio"}),
     ],
 )
@@ -275,7 +276,8 @@ def test_a_score_rests_on_its_modality_alone(
         seen.append(inputs)
         return answer(np.zeros((1, 4)))
 
-    made = _predict(scripted_model(scored=ALL, fuse=fuse), [make(k) for k in range(8)])[-1]
+    every = dict.fromkeys(("video", "audio", "motion", "desync"), AS_IS)
+    made = _predict(scripted_model(scored=ALL, parts=every, fuse=fuse), [make(k) for k in range(8)])[-1]
     assert (made.modality, made.reason, set(made.parts)) == (modality, None, parts)
     assert (made.sync is None) == (modality != "av")
     assert (made.track is None) == (modality == "audio")
@@ -297,7 +299,7 @@ def test_masks_follow_the_pictures_with_the_face() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("output", ["clip", "frames", "sync"])
+@pytest.mark.parametrize("output", ["clip", "frames", "sync", "novelty"])
 def test_no_number_is_no_score(output: str, bad: float) -> None:
     """NaN or infinity anywhere in the network's answer is an abstention, for that window alone."""
     state, other = StreamState(), StreamState()
@@ -372,12 +374,13 @@ def test_calibration_is_by_modality(make: Callable[[int], Slice], logit: float) 
 
 
 def test_the_parts_join_the_score() -> None:
-    """The heads of picture and sound count by their shares, the whole by its last scaling."""
-    by = Affine(2.0, -0.25, video=0.5, audio=0.125, gain=0.5, shift=1.0)
-    parts = {"video": Affine(1.0, 0.5), "audio": Affine(0.25, -1.0)}
-    scripted = scripted_model(scored={"av": by}, parts=parts, fuse=_fixed([1.5, -3.0, 8.0, 99.0]))
+    """The heads of picture, sound and motion count by their shares, the whole by its last scaling."""
+    by = Affine(2.0, -0.25, video=0.25, audio=0.125, motion=0.25, gain=0.5, shift=1.0)
+    parts = {"video": Affine(1.0, 0.5), "audio": Affine(0.25, -1.0), "motion": Affine(0.5, 0.25)}
+    scripted = scripted_model(scored={"av": by}, parts=parts, fuse=_fixed([1.5, -3.0, 8.0, 99.0, 3.5]))
     made = _predict(scripted, [_talking(k) for k in range(8)])[-1]
-    odds = 0.375 * math.exp(2.0 * 1.5 - 0.25) + 0.5 * math.exp(-2.5) + 0.125 * math.exp(1.0)
+    odds = 0.375 * math.exp(2.0 * 1.5 - 0.25) + 0.25 * math.exp(-2.5) + 0.125 * math.exp(1.0)
+    odds += 0.25 * math.exp(2.0)
     assert made.logit == pytest.approx(0.5 * math.log(odds) + 1.0)
 
 

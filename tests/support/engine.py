@@ -15,7 +15,17 @@ import numpy.typing as npt
 from avff import engine
 from avff.engine.backend import Tensors
 from avff.engine.backends.scripted import ScriptedBackend
-from avff.engine.contract import Affine, Calibration, Contract, GraphSpec, TensorSpec
+from avff.engine.contract import (
+    CLIP_OUTPUTS,
+    ENCODERS,
+    GRAPHS,
+    NOVELTY_OUTPUTS,
+    Affine,
+    Calibration,
+    Contract,
+    GraphSpec,
+    TensorSpec,
+)
 from avff.engine.decode import open_media
 from avff.engine.faces.models import FaceModels, load_face_models
 from avff.engine.frontend import Frontend
@@ -27,7 +37,7 @@ from avff.engine.spec import SPEC
 DEMO = Path(engine.__file__).parent / "demo" / "talking_photo.mp4"
 """480 x 480, 25 pictures a second, one face, speech."""
 WIDTH = 4
-"""Token width of scripted models."""
+"""Token width of scripted models, unless told otherwise."""
 TURNS = {
     "none": (1, 0, 0, 1),
     "clockwise": (0, 1, -1, 0),
@@ -158,23 +168,29 @@ def scripted_model(
     parts: Mapping[str, Affine] | None = None,
     fuse: Callable[[Tensors], Tensors] | None = None,
     encode: Callable[[str, Tensors], Tensors] | None = None,
+    limits: Mapping[str, float] | None = None,
+    widths: Mapping[str, int] | None = None,
 ) -> ScriptedModel:
     """Return a model that answers from functions.
 
     Args:
         scored: calibration by modality; ``av`` and ``video`` as they are by default.
-        parts: calibration by part; all three as they are by default.
+        parts: calibration by part; ``video``, ``audio`` and ``desync`` as they are by default.
         fuse: the fusion graph; by default its logits are sums of the tokens that the masks let through.
         encode: the encoders; by default a slice's tokens are its mean value.
+        limits: of the novelty, by modality; none by default.
+        widths: of the tokens, by encoder; ``WIDTH`` by default.
     """
     as_is = Affine(1.0, 0.0)
     calibration = Calibration(
         any={"av": as_is, "video": as_is} if scored is None else scored,
         parts={"video": as_is, "audio": as_is, "desync": as_is} if parts is None else parts,
         threshold=0.5,
+        limits=limits or {},
     )
-    graphs = {name: _graph_spec(name) for name in ("video", "audio", "landmarks", "fusion")}
-    contract = Contract("scripted", graphs, SPEC, WIDTH, calibration, {})
+    sizes = dict.fromkeys(ENCODERS, WIDTH) | dict(widths or {})
+    graphs = {name: _graph_spec(name, sizes) for name in GRAPHS}
+    contract = Contract("scripted", graphs, SPEC, calibration, {})
     encoder = encode or mean_tokens
     backends = {
         "video": ScriptedBackend(functools.partial(encoder, "video")),
@@ -200,31 +216,39 @@ def summed_tokens(inputs: Tensors) -> Tensors:
     return answer(np.stack([video + audio, video, audio, video - audio], axis=1))
 
 
-def answer(clip: npt.ArrayLike) -> Tensors:
-    """Return a fusion graph's outputs from its clip logits, ``[n, 4]``."""
-    logits = np.asarray(clip, np.float32)
-    count = len(logits)
+def answer(clip: npt.ArrayLike, novelty: Sequence[float] = (1.0, 1.0)) -> Tensors:
+    """Return a fusion graph's outputs from its clip logits, ``[n, 4]``, or ``[n, 5]`` with motion's."""
+    given = np.asarray(clip, np.float32)
+    logits = np.zeros((len(given), len(CLIP_OUTPUTS)), np.float32)
+    logits[:, : given.shape[1]] = given
     return {
         "clip": logits,
         "frames": np.repeat(logits[:, None, :3], SPEC.window_frames, axis=1),
-        "sync": np.repeat(logits[:, 3:], 31, axis=1).reshape(count, 31),
+        "sync": np.repeat(logits[:, 3:4], 31, axis=1),
+        "novelty": np.tile(np.array(novelty, np.float32), (len(given), 1)),
     }
 
 
-def _graph_spec(name: str) -> GraphSpec:
-    tokens = (SPEC.window_frames, WIDTH)
+def _graph_spec(name: str, widths: Mapping[str, int]) -> GraphSpec:
     inputs: dict[str, dict[str, tuple[int, ...]]] = {
         "video": {"video": (SPEC.slice_frames, 3, SPEC.input_px, SPEC.input_px)},
         "audio": {"audio": (2, SPEC.bands, SPEC.slice_spectra)},
         "landmarks": {"landmarks": (SPEC.slice_frames, SPEC.landmark_values)},
         "fusion": {
-            **dict.fromkeys(("video", "audio", "landmarks"), tokens),
+            **{encoder: (SPEC.window_frames, widths[encoder]) for encoder in ENCODERS},
             **dict.fromkeys(("video_ok", "audio_ok"), (SPEC.window_frames,)),
         },
     }
-    outputs: dict[str, tuple[int, ...]] = {"tokens": (SPEC.slice_frames, WIDTH)}
-    if name == "fusion":
-        outputs = {"clip": (4,), "frames": (SPEC.window_frames, 3), "sync": (31,)}
+    outputs: dict[str, tuple[int, ...]] = (
+        {
+            "clip": (len(CLIP_OUTPUTS),),
+            "frames": (SPEC.window_frames, 3),
+            "sync": (31,),
+            "novelty": (len(NOVELTY_OUTPUTS),),
+        }
+        if name == "fusion"
+        else {"tokens": (SPEC.slice_frames, widths[name])}
+    )
     return GraphSpec(f"{name}.onnx", f"{name:0<64}", _tensors(inputs[name]), _tensors(outputs), 0.0)
 
 

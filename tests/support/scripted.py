@@ -62,7 +62,7 @@ def make_prediction(
         end_ns=end_ns,
         logit=logit,
         reason=Reason.TOO_SHORT if logit is None and reason is None else reason,
-        parts={} if logit is None else {"video": 0.5, "audio": 0.25, "desync": 0.125},
+        parts={} if logit is None else {"video": 0.5, "audio": 0.25, "motion": 0.0625, "desync": 0.125},
         modality="av",
         frames=None,
         sync=None,

@@ -6,7 +6,7 @@ import csv
 import functools
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from avff.trainer.data.manifest import Clip
 from avff.trainer.data.sample import Sample
 from avff.trainer.data.shards import ShardStore, ShardWriter, entry_key
 from avff.trainer.export import export_model
-from avff.trainer.model.avff import Avff, AvffConfig
+from avff.trainer.model.avff import Avff, AvffConfig, StreamingNet
+from avff.trainer.model.novelty import Novelty
 from tests.support.samples import make_sample
 from tools.make_replica import Change as Change
 from tools.make_replica import talking_clip as talking_clip
@@ -29,6 +30,8 @@ torch.set_num_threads(1)
 
 SMALL = AvffConfig(width=16, heads=2, depth=1, dropout=0.0)
 """A network that is quick to train."""
+WITH_MOTION = replace(SMALL, motion=True)
+"""The same with a motion head."""
 CALIBRATION = Calibration(
     any={
         "av": Affine(2.0, -0.25, video=0.5, audio=0.25, gain=0.75, shift=0.5),
@@ -37,6 +40,7 @@ CALIBRATION = Calibration(
     },
     parts={name: Affine(1.5, 0.5) for name in ("video", "audio", "desync")},
     threshold=0.5,
+    limits={"video": 64.0, "audio": 32.0},
 )
 
 
@@ -65,7 +69,15 @@ def seeded_net(seed: int = 0, config: AvffConfig | None = None) -> Avff:
                 module.bias.uniform_(-0.2, 0.2)
         net.fusion.unseen.normal_()
         net.fusion.unheard.normal_()
+    fit_at_random(net)
     return net.eval()
+
+
+def fit_at_random(net: StreamingNet) -> None:
+    """Fit a network's novelty to random windows, so that what it knows is not zero, nor alike for both."""
+    assert isinstance(net.novelty, Novelty)
+    video, audio = torch.randn(2, 4 * net.config.width, net.config.width)
+    net.novelty.fit(video, 0.5 * audio + 0.1)
 
 
 def random_windows(count: int, seed: int = 0) -> list[Tensor]:

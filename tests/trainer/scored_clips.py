@@ -10,7 +10,7 @@ from avff.trainer.evaluate import ClipScore
 from avff.trainer.report.history import Epoch
 
 THRESHOLD = 0.6
-CONTRACT = Contract("avff", {}, SPEC, 128, Calibration({}, {}, THRESHOLD), {})
+CONTRACT = Contract("avff", {}, SPEC, Calibration({}, {}, THRESHOLD), {})
 
 
 def make_score(uid: str, label: int, logit: float | None, **more: object) -> ClipScore:

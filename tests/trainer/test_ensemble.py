@@ -16,7 +16,7 @@ import torch
 
 from avff.engine.backend import Tensors
 from avff.engine.backends.scripted import ScriptedBackend
-from avff.engine.contract import GRAPHS, Affine, Calibration, Contract, GraphSpec
+from avff.engine.contract import ENCODERS, GRAPHS, Affine, Calibration, Contract, GraphSpec
 from avff.engine.frontend import Frontend
 from avff.engine.model import Model, load_model
 from avff.engine.predictor import Predictor, StreamState
@@ -28,6 +28,7 @@ from avff.trainer.ensemble import Member, ensemble_of, joint_calibration, load_m
 from avff.trainer.ensemble_cli import main
 from avff.trainer.export import graphs_of, random_inputs, tensor_specs
 from avff.trainer.model.avff import AvffConfig, StreamingNet
+from avff.trainer.motion_stage import MotionSettings
 from tests.support.engine import demo_items, face_models
 from tests.support.engine import run as slices_of
 from tests.support.training import CALIBRATION, SMALL, seeded_net
@@ -42,12 +43,14 @@ OTHER = Calibration(
     },
     parts={"video": Affine(0.5, -1.0), "audio": Affine(2.0, 0.25)},
     threshold=0.8,
+    limits={"audio": 64.0},
 )
 
 
 def save_member(outputs: Path, net: StreamingNet, calibration: Calibration) -> Path:
     """Leave behind what a finished run does, and return its folder."""
-    settings = RunSettings(name=outputs.name, mix={"lip_swap": 1.0}, model=net.config)
+    motion = MotionSettings() if net.config.motion else None
+    settings = RunSettings(name=outputs.name, mix={"lip_swap": 1.0}, model=net.config, motion=motion)
     contract = contract_of(net, calibration)
     content = {"settings": settings.model_dump_json(), "contract": contract.to_json()}
     save_durably({**content, "weights": net.state_dict()}, outputs / "best_model.pth")
@@ -56,15 +59,15 @@ def save_member(outputs: Path, net: StreamingNet, calibration: Calibration) -> P
 
 def contract_of(net: StreamingNet, calibration: Calibration) -> Contract:
     """The contract of a network whose graphs no file holds."""
-    graphs = {g: GraphSpec(f"{g}.onnx", "0" * 64, *tensor_specs(g, net.config.width), 0.0) for g in GRAPHS}
-    return Contract("test", graphs, SPEC, net.config.width, calibration, {})
+    graphs = {g: GraphSpec(f"{g}.onnx", "0" * 64, *tensor_specs(g, net.token_widths()), 0.0) for g in GRAPHS}
+    return Contract("test", graphs, SPEC, calibration, {})
 
 
 def in_torch(net: StreamingNet, calibration: Calibration) -> Model:
     """A model whose graphs are the torch modules themselves."""
 
     def infer(graph: str, inputs: Tensors) -> Tensors:
-        given, wanted = tensor_specs(graph, net.config.width)
+        given, wanted = tensor_specs(graph, net.token_widths())
         with torch.no_grad():
             made = graphs_of(net)[graph](*(torch.from_numpy(inputs[s.name]) for s in given))
         outputs = made if graph == "fusion" else [made]
@@ -155,13 +158,13 @@ def log_odds(probability: float) -> float:
 def test_onnx_equals_torch(directory: Path, members: list[Member], graph: str) -> None:
     """Each exported graph gives the joined network's numbers, in a batch."""
     net = ensemble_of(members)
-    inputs = random_inputs(graph, net.config.width, 3)
+    inputs = random_inputs(graph, net.token_widths(), 3)
     if graph == "fusion":
         inputs |= {name: np.round(inputs[name]) for name in ("video_ok", "audio_ok")}
     session = onnxruntime.InferenceSession(
         str(directory / f"{graph}.onnx"), providers=["CPUExecutionProvider"]
     )
-    found = session.run([s.name for s in tensor_specs(graph, net.config.width)[1]], inputs)
+    found = session.run([s.name for s in tensor_specs(graph, net.token_widths())[1]], inputs)
     with torch.no_grad():
         expected = graphs_of(net)[graph](*(torch.from_numpy(a) for a in inputs.values()))
     for one, other in zip(found, expected if graph == "fusion" else [expected], strict=True):
@@ -172,7 +175,9 @@ def test_onnx_equals_torch(directory: Path, members: list[Member], graph: str) -
 def test_contract_says_what_it_is_made_of(directory: Path, runs: list[Path]) -> None:
     """Widths add up, members are named with their files' hashes, the threshold is declared not frozen."""
     contract = load_model(directory, threads=1).contract
-    assert (contract.name, contract.width) == ("both", WIDER.width + SMALL.width)
+    assert contract.name == "both"
+    widths = [contract.token_shape(encoder)[-1] for encoder in ENCODERS]
+    assert widths == [WIDER.width + SMALL.width] * 3
     for number, run in enumerate(runs, start=1):
         digest = hashlib.sha256((run / "best_model.pth").read_bytes()).hexdigest()
         assert contract.provenance[f"member_{number}"] == f"{run.name} {digest}"

@@ -62,13 +62,13 @@ def test_onnx_equals_torch(net: Avff, directory: Path, graph: str, batch: int) -
 
 def assert_same_numbers(net: StreamingNet, directory: Path, graph: str, batch: int) -> dict[str, float]:
     """Compare a graph with its module, and return how far each output's values lie apart."""
-    inputs = random_inputs(graph, net.config.width, batch, seed=batch)
+    inputs = random_inputs(graph, net.token_widths(), batch, seed=batch)
     if graph == "fusion":
         inputs |= {name: np.round(inputs[name]) for name in ("video_ok", "audio_ok")}
     session = onnxruntime.InferenceSession(
         str(directory / f"{graph}.onnx"), providers=["CPUExecutionProvider"]
     )
-    names = [spec.name for spec in tensor_specs(graph, net.config.width)[1]]
+    names = [spec.name for spec in tensor_specs(graph, net.token_widths())[1]]
     found = session.run(names, inputs)
     with torch.no_grad():
         expected = graphs_of(net)[graph](*(torch.from_numpy(a) for a in inputs.values()))
@@ -139,13 +139,14 @@ def test_contract_round_trip_loads_in_the_engine(net: Avff, directory: Path) -> 
     model = load_model(directory, threads=1)
     contract = model.contract
     assert contract == parse_contract(contract.to_json())
-    assert (contract.name, contract.width, contract.spec) == ("untrained", net.config.width, SPEC)
+    assert (contract.name, contract.spec) == ("untrained", SPEC)
+    assert {contract.token_shape(name) for name in ENCODERS} == {(SPEC.slice_frames, net.config.width)}
     assert contract.calibration == CALIBRATION
     assert contract.provenance == {"seed": "0", "trained": "no"}
     for graph in GRAPHS:
-        inputs, outputs = tensor_specs(graph, net.config.width)
+        inputs, outputs = tensor_specs(graph, net.token_widths())
         assert (contract.graphs[graph].inputs, contract.graphs[graph].outputs) == (inputs, outputs)
-        answers = model.infer(graph, random_inputs(graph, net.config.width, 3))
+        answers = model.infer(graph, random_inputs(graph, net.token_widths(), 3))
         assert {n: a.shape for n, a in answers.items()} == {s.name: (3, *s.shape) for s in outputs}
     model.close()
 
@@ -178,7 +179,9 @@ def _audio_gflop(net: Avff) -> float:
 def baseline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Baseline:
     """A small network of another architecture, and where it was exported to."""
     net, directory = small_streaming_net(request.param), tmp_path_factory.mktemp(request.param)
-    export_model(net, directory, name=request.param, calibration=CALIBRATION, provenance={})
+    # What noise looks like to an untrained encoder is far from anything.
+    calibration = replace(CALIBRATION, limits={})
+    export_model(net, directory, name=request.param, calibration=calibration, provenance={})
     return Baseline(net, directory)
 
 
@@ -188,6 +191,7 @@ def test_other_architectures_are_the_same_graphs(baseline: Baseline, graph: str)
     absent = {"audio-only": {"video", "landmarks"}, "video-only": {"audio"}}
     assert_same_numbers(baseline.net, baseline.directory, graph, 1)
     spread = assert_same_numbers(baseline.net, baseline.directory, graph, 3)
+    assert spread.get("novelty", 1.0) > 0.001
     for name in {"clip", "frames", "tokens"} & set(spread):
         assert (spread[name] > 0.001) != (graph in absent.get(baseline.net.config.architecture, ())), name
 
@@ -201,7 +205,7 @@ def test_log_sum_exp_is_exported_as_torch_computes_it(architecture: Architecture
     net.load_state_dict(small_streaming_net(architecture).state_dict())
     export_model(net, tmp_path, name="lse", calibration=CALIBRATION, provenance={})
     model = load_model(tmp_path, threads=1)
-    inputs = random_inputs("fusion", config.width, 4)
+    inputs = random_inputs("fusion", net.token_widths(), 4)
     inputs |= {name: np.round(inputs[name]) for name in ("video_ok", "audio_ok")}
     inputs["video_ok"][1:3], inputs["audio_ok"][2:] = 0, 0
     found = model.infer("fusion", inputs)["clip"]
@@ -210,8 +214,8 @@ def test_log_sum_exp_is_exported_as_torch_computes_it(architecture: Architecture
     with torch.no_grad():
         expected = net.fusion(*tensors).clip.numpy()
         by_mean = small_streaming_net(architecture).fusion(*tensors).clip.numpy()
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-    assert np.abs(found - by_mean).max() > 0.01
+    np.testing.assert_allclose(found[:, :4], expected, rtol=0, atol=1e-4)
+    assert np.abs(found[:, :4] - by_mean).max() > 0.01
 
 
 def test_other_architectures_run_in_the_engine(baseline: Baseline) -> None:

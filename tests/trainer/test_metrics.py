@@ -30,6 +30,7 @@ from avff.trainer.metrics import (
     brier,
     calibration_error,
     equal_error_rate,
+    even_calibration_error,
     f1,
     majority_baseline,
     negative_log_likelihood,
@@ -158,6 +159,18 @@ def test_calibration_error_of_honest_probabilities_is_small() -> None:
     labels = (rng.random(20_000) < probabilities).astype(np.int64)
     assert calibration_error(labels, probabilities) < 0.02
     assert calibration_error(labels, np.round(probabilities)) > 0.2
+
+
+def test_even_calibration_error_does_not_depend_on_how_many_are_fake() -> None:
+    """Honest at even odds is honest with nine fakes to one genuine item; the plain figure says otherwise."""
+    rng = np.random.default_rng(0)
+    probabilities = rng.random(40_000)
+    labels = (rng.random(40_000) < probabilities).astype(np.int64)
+    kept = (labels == 1) | (rng.random(40_000) < 1 / 9)
+    assert even_calibration_error(labels[kept], probabilities[kept]) < 0.03
+    assert calibration_error(labels[kept], probabilities[kept]) > 0.2
+    assert even_calibration_error(labels, np.round(probabilities)) > 0.2
+    assert np.isnan(even_calibration_error(np.ones(4, np.int64), np.full(4, 0.5)))
 
 
 def test_balanced_accuracy_is_the_mean_recall() -> None:

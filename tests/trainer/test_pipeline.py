@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -48,6 +49,10 @@ TINY = {
     "encoders.epochs": "1",
     "encoders.slices_per_epoch": "8",
     "encoders.batch": "4",
+    "motion.lip_epochs": "1",
+    "motion.epochs": "1",
+    "motion.windows_per_epoch": "8",
+    "motion.batch": "4",
     "train.epochs": "1",
     "train.windows_per_epoch": "8",
     "train.batch": "4",
@@ -117,7 +122,7 @@ def test_run_ends_well(run: Run) -> None:
     assert "train: 6 clips, 4 genuine, 2 generated (Edge 2)" in run.done.stderr
     assert f"validation: 4 clips, 2 genuine, 2 generated ({HELD_OUT} 2)" in run.done.stderr
     assert "overlap: 0 groups on both sides" in run.done.stderr
-    assert "avff-s: 0." in run.done.stderr
+    assert re.search(r"avff-s: \d\.\d", run.done.stderr)
     assert f"model in {run.paths.model}" in run.done.stderr
 
 
@@ -149,12 +154,20 @@ def test_report_has_its_tables(run: Run) -> None:
         assert heading in report
     assert re.search(r"\| Other \| 2 of 2 \|", report)
     assert f"avff-train --config {CONFIG} --name tiny --data.workers 1" in report
-    assert re.search(r"\| threshold \| 0\.\d{4}, frozen on 2 genuine validation clips \|", report)
+    assert "| threshold | 0.5, a default and not frozen: of 4 validation clips 2 genuine ones got" in report
     assert re.search(r"\| duration of training \| \d+\.\d min \|", report)
     assert "| too_short | 14 of " in report
     hop = re.search(r"([\d.]+) GFLOP per hop", report)
     assert hop is not None
     assert 0 < float(hop[1]) < 1
+
+
+def test_model_knows_what_it_was_trained_on(run: Run) -> None:
+    """It has a limit of novelty for picture and sound, and tokens that carry points for the motion head."""
+    contract = load_model(run.paths.model, threads=1).contract
+    assert contract.token_shape("landmarks") == (8, 16 + 184)
+    assert set(contract.calibration.limits) == {"video", "audio"}
+    assert min(contract.calibration.limits.values()) > 0
 
 
 def test_provenance_can_be_checked(run: Run) -> None:
@@ -174,7 +187,7 @@ def test_settings_are_kept_as_they_were_used(run: Run) -> None:
     assert str(run.data) not in json.dumps(kept)
 
 
-def test_tensorboard_follows_both_stages(run: Run) -> None:
+def test_tensorboard_follows_every_stage(run: Run) -> None:
     """Losses and AUC by kind are there to look at."""
     logs = b"".join(p.read_bytes() for p in run.paths.tensorboard.rglob("events.out.tfevents*"))
     for tag in (
@@ -182,6 +195,8 @@ def test_tensorboard_follows_both_stages(run: Run) -> None:
         b"val/landmarks",
         b"auc/video/lip_swap",
         b"auc/audio/vocoder",
+        b"val/shift_found",
+        b"auc/motion/generated",
         b"val/clip",
         b"val/auc",
         b"auc/desync",
@@ -213,7 +228,8 @@ def test_report_shows_its_plots(run: Run) -> None:
     linked = re.findall(r"\]\((assets/[a-z_]+\.png)\)", run.report)
     assert {"assets/learning_curves.png", "assets/roc.png", "assets/confusion_matrix.png"} <= set(linked)
     assert all((run.paths.outputs / name).stat().st_size > 1000 for name in linked)
-    assert [(e.stage, e.epoch) for e in read_history(run.paths.history)] == [("encoders", 0), ("whole", 0)]
+    epochs = [(e.stage, e.epoch) for e in read_history(run.paths.history)]
+    assert epochs == [("encoders", 0), ("lips", 0), ("motion", 0), ("whole", 0)]
     assert "all 1 epochs were trained" in run.report
 
 
@@ -242,7 +258,8 @@ def test_same_command_again_trains_nothing(
     """A finished run goes straight to the export: clips and checkpoints stay as they are."""
     with pytest.raises(ExportReached):
         again(run, monkeypatch)
-    assert set(run.hashes) >= {"best_model.pth", "last.pth", "encoders-last.pth"}
+    stages = {f"{stage}-last.pth" for stage in ("encoders", "lips", "motion")}
+    assert set(run.hashes) >= {"best_model.pth", "last.pth", *stages}
     assert hashes_of(run.paths.checkpoints) == run.hashes
     assert "prepare: 0 clips prepared, 10 were in" in capsys.readouterr().err
 
@@ -273,10 +290,11 @@ def test_run_goes_on_though_settings_have_been_added_since(tmp_path: Path) -> No
 
 def test_threshold_tells_where_it_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
     """Frozen on so many clips, or a default because none got a score: that is said at once as well."""
-    threshold, origin, frozen = pipeline._threshold([0.5, 0.7, 0.9], 8)
-    assert (threshold, origin, frozen) == (0.88, "0.8800, frozen on 3 genuine validation clips", True)
+    genuine = [1 / (1 + math.exp(-x)) for x in (0.1, 0.2, 0.3)]
+    threshold, origin, frozen = pipeline._threshold(genuine, 8)
+    assert (threshold, origin, frozen) == (0.7319, "0.7319, frozen on 3 genuine validation clips", True)
     assert capsys.readouterr().err == ""
-    threshold, origin, frozen = pipeline._threshold([], 8)
+    threshold, origin, frozen = pipeline._threshold(genuine[:2], 8)
     assert (threshold, frozen) == (0.5, False)
-    assert origin == "0.5, a default and not frozen: of 8 validation clips no genuine one got a score"
+    assert origin == "0.5, a default and not frozen: of 8 validation clips 2 genuine ones got a score"
     assert capsys.readouterr().err == f"avff-train: the threshold is {origin}\n"

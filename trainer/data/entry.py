@@ -115,13 +115,14 @@ def encode(prepared: Prepared, picture: str, record: Mapping[str, Any]) -> dict[
     }
 
 
-def decode(read: ReadPart, at: int, frames: int) -> Prepared:
+def decode(read: ReadPart, at: int, frames: int, *, pictures: bool = True) -> Prepared:
     """Read part of an entry.
 
     Args:
         read: gives bytes of the entry's files.
         at: first picture, not beyond the end.
         frames: how many pictures; fewer are returned where the clip ends.
+        pictures: False leaves the faces undecoded, ``[T, 0, 0, 3]``.
 
     Returns:
         the part, its arrays read-only; ``audio_ok`` is of all slices that it touches.
@@ -130,8 +131,19 @@ def decode(read: ReadPart, at: int, frames: int) -> Prepared:
         ValueError: a picture is damaged.
     """
     sizes = load_npy(read("sizes.npy", 0, None))
-    ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     until = min(at + frames, len(sizes))
+    return Prepared(
+        _faces(read, sizes, at, until) if pictures else np.zeros((until - at, 0, 0, 3), np.uint8),
+        _rows(read, "ok.npy", at, until),
+        _rows(read, "landmarks.npy", at, until),
+        _rows(read, "motion.npy", at, until),
+        _rows(read, "audio.npy", at * FRAME_SAMPLES, until * FRAME_SAMPLES + SPEC.context_samples),
+        _rows(read, "audio_ok.npy", at // SPEC.slice_frames, -(-until // SPEC.slice_frames)),
+    )
+
+
+def _faces(read: ReadPart, sizes: npt.NDArray[Any], at: int, until: int) -> UInt8:
+    ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     content = memoryview(read("faces", int(ends[at]), int(ends[until] - ends[at])))
     faces = np.zeros((until - at, SPEC.face_px, SPEC.face_px, 3), np.uint8)
     for number, (start, end) in enumerate(zip(ends[at:until], ends[at + 1 : until + 1], strict=True)):
@@ -142,14 +154,7 @@ def decode(read: ReadPart, at: int, frames: int) -> Prepared:
                 raise ValueError(f"has a damaged picture {at + number}")
             faces[number] = face
     faces.setflags(write=False)
-    return Prepared(
-        faces,
-        _rows(read, "ok.npy", at, until),
-        _rows(read, "landmarks.npy", at, until),
-        _rows(read, "motion.npy", at, until),
-        _rows(read, "audio.npy", at * FRAME_SAMPLES, until * FRAME_SAMPLES + SPEC.context_samples),
-        _rows(read, "audio_ok.npy", at // SPEC.slice_frames, -(-until // SPEC.slice_frames)),
-    )
+    return faces
 
 
 def load_npy(content: bytes) -> npt.NDArray[Any]:

@@ -84,7 +84,7 @@ def _resize(sample: Sample, rng: np.random.Generator) -> None:
 
 
 def _blur(sample: Sample, rng: np.random.Generator) -> None:
-    sigma = rng.uniform(0.4, 1.6)
+    sigma = rng.uniform(0.4, 2.5)
     for face in sample.faces:
         face[:] = cv2.GaussianBlur(face, (0, 0), sigma)
 
@@ -287,8 +287,8 @@ _PICTURE_STEPS: tuple[tuple[float, Callable[[Sample, np.random.Generator], None]
     (0.7, _jitter),
     (0.6, _colour),
     (0.4, _resize),
-    (0.2, _blur),
-    (0.3, _noise),
+    (0.4, _blur),
+    (0.4, _noise),
     (0.5, _compress),
     (0.1, _hold),
 )
@@ -305,6 +305,21 @@ _SOUND_STEPS: tuple[tuple[float, Callable[[Float32, np.random.Generator], Float3
 )
 
 
+def degrade_sound(audio: Float32, rng: np.random.Generator, strength: float = 1.0) -> Float32:
+    """Degrade sound at random; arguments as of :func:`post_chain`.
+
+    Args:
+        audio: float32 ``[n]`` at 16 kHz; may be changed.
+
+    Returns:
+        float32 ``[n]``, within -1…1.
+    """
+    for chance, sound_step in _SOUND_STEPS:
+        if rng.random() < chance * strength:
+            audio = sound_step(audio, rng)
+    return np.clip(audio, -1, 1).astype(np.float32)
+
+
 def post_chain(sample: Sample, rng: np.random.Generator, strength: float = 1.0) -> Sample:
     """Degrade picture and sound of a window at random, never looking at its labels.
 
@@ -319,11 +334,7 @@ def post_chain(sample: Sample, rng: np.random.Generator, strength: float = 1.0) 
     for chance, picture_step in _PICTURE_STEPS:
         if rng.random() < chance * strength:
             picture_step(sample, rng)
-    audio = sample.audio
-    for chance, sound_step in _SOUND_STEPS:
-        if rng.random() < chance * strength:
-            audio = sound_step(audio, rng)
-    sample.audio = np.clip(audio, -1, 1).astype(np.float32)
+    sample.audio = degrade_sound(sample.audio, rng, strength)
     sample.faces[~sample.ok] = 0
     sample.landmarks[~sample.ok] = 0
     return sample

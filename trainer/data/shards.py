@@ -191,7 +191,7 @@ class ShardStore:
         lengths = _joined(indices, "lengths", np.zeros(0, np.int64))
         self._ends = np.concatenate([[0], np.cumsum(lengths)])
         rows = {key: row for row, key in enumerate(k for i in indices for k in i["keys"].tolist())}
-        self._latest: tuple[tuple[str, int, int], Prepared] | None = None
+        self._latest: tuple[tuple[str, int, int, bool], Prepared] | None = None
         self._row: dict[str, int] = {}
         for clip in clips:
             row = rows.get(entry_key(clip.sha256, picture))
@@ -207,18 +207,18 @@ class ShardStore:
         slices = slice(start // SPEC.slice_frames, end // SPEC.slice_frames)
         return Facts(self._ok[start:end], self._audio_ok[slices])
 
-    def cut(self, uid: str, at: int, frames: int) -> Prepared:
+    def cut(self, uid: str, at: int, frames: int, *, pictures: bool = True) -> Prepared:
         """Read ``frames`` pictures from ``at`` on, with their sound; fewer where the clip ends.
 
         Only these pictures are decoded: 64 of them take 20 ms as PNG, 4 as JPEG, 0.4 as BMP (one core).
-        The arrays are read-only.
+        The arrays are read-only.  Without ``pictures`` none is decoded, see :func:`entry.decode`.
         """
-        wanted = (uid, at, frames)
+        wanted = (uid, at, frames, pictures)
         # A window and its manipulated twin are drawn one after the other: the second is not decoded again.
         if self._latest is None or self._latest[0] != wanted:
             with self._open(uid) as read:
                 try:
-                    self._latest = wanted, decode(read, at, frames)
+                    self._latest = wanted, decode(read, at, frames, pictures=pictures)
                 except ValueError as error:
                     raise ShardError(
                         f"{read.path}: clip {uid!r} {error}; delete the shard, prepare again"

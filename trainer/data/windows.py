@@ -54,13 +54,16 @@ class Shelf:
         clips: prepared clips; those shorter than a window are left out.
         store: where their entries are.
         frames: pictures in the windows it deals out, a multiple of 8.
+        pictures: False leaves the faces undecoded, for what looks at points and sound only.
 
     Raises:
         SplitError: fewer than two people, or no generated clip, are left to draw from.
     """
 
-    def __init__(self, clips: Sequence[Clip], store: ShardStore, *, frames: int = _T) -> None:
-        self._store, self._frames = store, frames
+    def __init__(
+        self, clips: Sequence[Clip], store: ShardStore, *, frames: int = _T, pictures: bool = True
+    ) -> None:
+        self._store, self._frames, self._pictures = store, frames, pictures
         self.clips = [c for c in clips if _windows(c) > 0]
         # Of all clips: one that is too short may tie two others.
         self._group = group_of(clips)
@@ -79,6 +82,11 @@ class Shelf:
                 f"of {len(clips)} clips {len(self.clips)} are as long as a window: {len(self._people)} "
                 f"people and {len(self._generators)} generators; two people and one generator are needed"
             )
+
+    @property
+    def people(self) -> list[str]:
+        """Genuine people on the shelf, sorted."""
+        return list(self._people)
 
     @property
     def generators(self) -> list[str]:
@@ -101,6 +109,11 @@ class Shelf:
         )
         return self._cut(clip, at), donors
 
+    def window_of_person(self, person: str, rng: np.random.Generator) -> Sample:
+        """Draw a genuine window of a person, without what recipes need besides."""
+        clip = _pick(self._by_person[person], rng)
+        return self._cut(clip, self._place(clip, rng))
+
     def generated(self, rng: np.random.Generator) -> Sample:
         """Draw a window of a generated clip, each generator equally often."""
         clip = _pick(self._fakes[self._generators[rng.integers(len(self._generators))]], rng)
@@ -112,7 +125,8 @@ class Shelf:
         return self._cut(clip, self._place(clip, rng))
 
     def _cut(self, clip: Clip, at: int) -> Sample:
-        return cut(self._store.cut(clip.uid, at, self._frames), 0, self._frames, clip)
+        prepared = self._store.cut(clip.uid, at, self._frames, pictures=self._pictures)
+        return cut(prepared, 0, self._frames, clip)
 
     def _place(self, clip: Clip, rng: np.random.Generator) -> int:
         facts = self._store.facts(clip.uid)

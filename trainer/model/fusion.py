@@ -7,7 +7,8 @@ because a slice changes its place in the window at every hop.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,17 @@ MAX_SHIFT = 15
 _SYNC_WIDTH = 64
 
 
+class MotionAnswer(Protocol):
+    """What :class:`avff.trainer.model.motion.MotionOut` holds."""
+
+    @property
+    def logit(self) -> Tensor: ...
+    @property
+    def desync(self) -> Tensor: ...
+    @property
+    def sync(self) -> Tensor: ...
+
+
 @dataclass
 class FusionOut:
     """What a network yields for a batch of windows; what an architecture does not have is zeros.
@@ -35,6 +47,7 @@ class FusionOut:
         sync_video, sync_audio: ``[N, 64, 64]`` unit vectors the curve is made of (training only).
         predicted: A2V and V2A predictions with their targets (training only): four times
             ``[N, 64, D]``; of avff-b the first pair is ``[N, 1568, D]``, the second ``[N, 320, D]``.
+        motion: ``[N, 1]`` logit of the motion head, or None.
     """
 
     clip: Tensor
@@ -43,6 +56,17 @@ class FusionOut:
     sync_video: Tensor
     sync_audio: Tensor
     predicted: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+    motion: Tensor | None = None
+
+    def with_motion(self, motion: MotionAnswer) -> FusionOut:
+        """Return it with a motion head's answer, which knows more of synchrony than the tokens do."""
+        clip = torch.cat([self.clip[:, :3], motion.desync], dim=1)
+        return replace(self, clip=clip, sync=motion.sync, motion=motion.logit)
+
+    def all_heads(self) -> Tensor:
+        """Return the logits of all heads, ``[N, 5]``, in the order of ``engine.contract.CLIP_OUTPUTS``."""
+        motion = torch.zeros_like(self.clip[:, :1]) if self.motion is None else self.motion
+        return torch.cat([self.clip, motion], dim=1)
 
 
 class CrossPredictor(nn.Module):
@@ -148,7 +172,7 @@ class Fusion(FusionGraph):
         self.frame_any = nn.Linear(2 * width, 1)
         self.heads = JointHeads(width, dropout=dropout)
         self.band: Tensor
-        self.register_buffer("band", _band_matrix(), persistent=False)
+        self.register_buffer("band", band_matrix(), persistent=False)
 
     def forward(
         self, video: Tensor, audio: Tensor, landmarks: Tensor, video_ok: Tensor, audio_ok: Tensor
@@ -234,8 +258,8 @@ def _unit(x: Tensor) -> Tensor:
     return x / (x.pow(2).sum(dim=-1, keepdim=True) + 1e-4).sqrt()
 
 
-def _band_matrix() -> Tensor:
-    """Constant ``[4096, 31]``: column k averages the pairs whose sound lies k - 15 pictures later."""
+def band_matrix() -> Tensor:
+    """Return a constant ``[4096, 31]``: column k averages pairs whose sound lies k - 15 pictures later."""
     lag = torch.arange(_T)[None, :] - torch.arange(_T)[:, None]  # sound index minus picture index
     bands = [(lag == k).float() / (_T - abs(k)) for k in range(-MAX_SHIFT, MAX_SHIFT + 1)]
     return torch.stack([b.reshape(-1) for b in bands], dim=1)

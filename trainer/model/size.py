@@ -82,8 +82,9 @@ def _measured(net: nn.Module) -> Size:
         window = gflop(lambda: answer(net, _blank_window()))
         hop = window
         if isinstance(net, StreamingNet):
-            tokens, there = torch.zeros(1, _T, net.config.width), torch.ones(1, _T)
-            fusion = gflop(lambda: net.fusion(tokens, tokens, tokens, there, there))
+            there, served = torch.ones(1, _T), net.served()["fusion"]
+            tokens = [torch.zeros(1, _T, width) for width in net.token_widths().values()]
+            fusion = gflop(lambda: served(*tokens, there, there))
             hop = fusion + (window - fusion) / _S
     return Size(sum(p.numel() for p in weights), hop, window)
 

@@ -120,6 +120,7 @@ DEFINITIONS = (
     Definition("f1", "F1 at the threshold", _called(metrics.f1), ("always fake", _always_fake)),
     Definition("calibration_error", "expected calibration error, 15 bins",
                _believed(metrics.calibration_error)),
+    Definition("even_calibration_error", "the same at even odds", _believed(metrics.even_calibration_error)),
     Definition("brier", "Brier score", _believed(metrics.brier), ("always 0.5", _constant(0.25))),
     Definition("nll", "negative log-likelihood, nats", _ranked(metrics.negative_log_likelihood),
                ("always 0.5", _constant(math.log(2)))),

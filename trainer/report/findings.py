@@ -195,7 +195,7 @@ def _on_threshold(scored: Scored, judged: Judgement) -> list[str]:
     called = scored.called_fake(threshold)
     majority = metrics.majority_baseline(scored.labels)
     false_alarms = float(called[scored.labels == 0].mean())
-    error = figures["calibration_error"].value
+    error = figures["even_calibration_error"].value
     asked = []
     if called.all() or not called.any():
         answer = "fake" if called.all() else "not fake"

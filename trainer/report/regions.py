@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from avff.trainer.metrics import Interval
+from avff.trainer.report.goals import card_goals
 from avff.trainer.report.intervals import cell_name
 from avff.trainer.report.tables import NOTHING, number, shown, table
 from avff.trainer.shortcuts import CHANCE, MODEL
@@ -136,6 +137,7 @@ def _pairs(controls: Facts, auc: Interval) -> list[str]:
 _CARD_FIGURES = (
     ("auc", "AUC"), ("tpr_at_5", "TPR at 5 % FPR"), ("eer", "equal error rate"),
     ("balanced_accuracy", "balanced accuracy at the threshold"), ("calibration_error", "calibration error"),
+    ("even_calibration_error", "calibration error at even odds, which scores are for"),
 )  # fmt: skip
 
 
@@ -224,6 +226,7 @@ REGIONS: dict[str, Callable[[Facts], str]] = {
     "controls": card_controls,
     "robustness": card_robustness,
     "alarms": card_alarms,
+    "goals": card_goals,
     "data": card_data,
 }
 

@@ -74,6 +74,18 @@ def test_people_are_drawn_equally_often(short: Shelf) -> None:
     assert abs(drawn["a"] - drawn["b"]) < 80
 
 
+def test_windows_without_pictures_are_the_same_but_for_them(cache: ShardStore, shelf: Shelf) -> None:
+    """Points, pose and sound of the same place; none is decoded, and the other shelf gets its own."""
+    bare = Shelf(CLIPS, cache, pictures=False)
+    assert bare.people == shelf.people == sorted(set(shelf.people))
+    for person in bare.people:
+        one, other = (s.window_of_person(person, rng(7)) for s in (bare, shelf))
+        assert PERSON[place_of(one)[0]] in person
+        assert (one.uid, one.faces.shape, other.faces.shape) == (other.uid, (64, 0, 0, 3), (64, 128, 128, 3))
+        for name in ("ok", "landmarks", "motion", "audio", "labels"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
 def test_generators_are_drawn_equally_often(short: Shelf) -> None:
     """A generator with two clips is drawn no oftener than one with a single clip."""
     make = rng()

@@ -13,7 +13,7 @@ from avff.trainer.data.windows import Batch
 from avff.trainer.model.avff import Architecture, AvffConfig, StreamingNet
 from avff.trainer.model.registry import build
 from avff.trainer.model.vit import AvffB
-from tests.support.training import random_windows
+from tests.support.training import fit_at_random, random_windows
 
 ALL: Sequence[Architecture] = get_args(Architecture)
 BASELINES: tuple[Architecture, ...] = ("late-fusion", "audio-only", "video-only")
@@ -38,6 +38,8 @@ def small_net(architecture: Architecture) -> StreamingNet | AvffB:
                 assert module.running_var is not None
                 module.running_mean.uniform_(-0.2, 0.2)
                 module.running_var.uniform_(0.5, 1.5)
+    if isinstance(net, StreamingNet):
+        fit_at_random(net)
     return net.eval()
 
 

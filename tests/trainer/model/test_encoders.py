@@ -36,7 +36,7 @@ def slices(name: str, count: int = 5) -> Tensor:
 @pytest.mark.parametrize("name", ENCODERS)
 def test_tokens_have_the_contracts_shape(net: Avff, name: str) -> None:
     """One slice gives 8 tokens of the network's width."""
-    inputs, outputs = tensor_specs(name, net.config.width)
+    inputs, outputs = tensor_specs(name, net.token_widths())
     x = slices(name)
     assert tuple(x.shape[1:]) == inputs[0].shape
     assert tuple(encoder(net, name)(x).shape) == (5, *outputs[0].shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from avff.engine.spec import SPEC
 from avff.trainer.model.avff import Avff
-from avff.trainer.model.fusion import MAX_SHIFT, FusionOut, _band_matrix
+from avff.trainer.model.fusion import MAX_SHIFT, FusionOut, band_matrix
 from tests.support.training import random_windows, seeded_net
 
 T = SPEC.window_frames
@@ -50,7 +50,7 @@ def assert_same(one: FusionOut, other: FusionOut, items: slice = slice(None), at
 def test_answers_have_the_documented_shapes(net: Avff) -> None:
     """Clip, frame and sync answers for each window."""
     out = fuse(net, tokens(net))
-    shapes = {f.name: tuple(getattr(out, f.name).shape) for f in fields(out) if f.name != "predicted"}
+    shapes = {name: tuple(x.shape) for name, x in vars(out).items() if isinstance(x, Tensor)}
     assert shapes == {
         "clip": (3, 4),
         "frames": (3, T, 3),
@@ -164,7 +164,7 @@ def test_band_matrix_equals_a_loop_over_pairs() -> None:
             lag = sound - picture
             if abs(lag) <= MAX_SHIFT:
                 naive[picture * T + sound, lag + MAX_SHIFT] = 1 / (T - abs(lag))
-    np.testing.assert_allclose(_band_matrix().numpy(), naive, rtol=1e-6)
+    np.testing.assert_allclose(band_matrix().numpy(), naive, rtol=1e-6)
     np.testing.assert_allclose(naive.sum(axis=0), 1.0, rtol=1e-5)
 
 
@@ -175,7 +175,7 @@ def test_sync_curve_peaks_where_the_sound_lies(late: int) -> None:
     line = functional.normalize(torch.randn(T + 2 * MAX_SHIFT, 64), dim=-1)
     video = line[MAX_SHIFT : MAX_SHIFT + T]
     audio = line[MAX_SHIFT - late : MAX_SHIFT - late + T]
-    curve = (video @ audio.T).reshape(1, -1) @ _band_matrix()
+    curve = (video @ audio.T).reshape(1, -1) @ band_matrix()
     assert int(curve.argmax()) == MAX_SHIFT + late
     assert float(curve.max()) == pytest.approx(1.0, abs=1e-4)
 

@@ -29,7 +29,7 @@ TOKENS = {"avff-b": (8 * 196, 8 * 40)}
 def tensors(out: FusionOut) -> dict[str, Tensor]:
     """Everything a network yields, by name."""
     (from_a, v), (from_v, a) = out.predicted
-    named = {n: x for n, x in vars(out).items() if n != "predicted"}
+    named = {n: x for n, x in vars(out).items() if isinstance(x, Tensor)}
     return {**named, "from_a": from_a, "v": v, "from_v": from_v, "a": a}
 
 
@@ -50,6 +50,7 @@ def test_answers_have_the_documented_shapes(architecture: Architecture) -> None:
         "from_v": (2, sounds, 16),
         "a": (2, sounds, 16),
     }
+    assert out.all_heads().shape == (2, 5)
 
 
 @pytest.mark.parametrize("architecture", [a for a in ALL if a != "avff-s"])
