@@ -9,12 +9,13 @@ that back.
 
 A sum of the LLRs would be right for evidence of one and the same hypothesis, and here it is wrong:
 a voice that is surely genuine would speak for a made-up face.  In the mean, a hypothesis that fails
-takes away no more than its share.
+takes away no more than its share.  Neither does one that nothing is known of: where a picture is there but
+cannot be judged, sound that is surely genuine leaves the picture's share as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,20 +35,23 @@ def shares_of(by: Affine) -> dict[str, float]:
     return {name: share for name, share in shares.items() if share > 1e-6}
 
 
-def terms(by: Affine, parts: Mapping[str, Affine], logits: Logits) -> dict[str, Logits]:
+def terms(
+    by: Affine, parts: Mapping[str, Affine], logits: Logits, *, blind: Collection[str] = ()
+) -> dict[str, Logits]:
     """Return each hypothesis' LLR plus the logarithm of its share.
 
     Args:
         by: of the modality that is scored by.
         parts: calibrations of the heads of picture, sound and motion, for those that have a share.
         logits: ``[..., 5]``, in the order of ``CLIP_OUTPUTS``.
+        blind: hypotheses for which there is no evidence: their LLR is 0, whatever their heads say.
 
     Returns:
         ``[...]`` by hypothesis, in nats.
     """
     heads = {"any": by, **parts}
     return {
-        name: np.log(share) + heads[name].scale * logits[..., k] + heads[name].offset
+        name: np.log(share) + (name not in blind) * (heads[name].scale * logits[..., k] + heads[name].offset)
         for name, share in shares_of(by).items()
         for k in [CLIP_OUTPUTS.index(name)]
     }

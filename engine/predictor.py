@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from avff.engine.calibration import shares_of, together
 from avff.engine.calibration import terms as terms_of
-from avff.engine.calibration import together
 from avff.engine.contract import CLIP_OUTPUTS, NOVELTY_OUTPUTS, Affine, Calibration
 from avff.engine.evidence import SliceFacts, modality_of, window_coverage
 from avff.engine.features import audio_tensor, landmark_tensor, video_tensor
@@ -26,6 +26,8 @@ from avff.engine.spec import SPEC
 
 MAX_BATCH = 32
 """Windows or slices in one graph run; more are split."""
+_OF_PICTURE = frozenset({"video", "motion"})
+"""Hypotheses that only a picture speaks for."""
 _SHOWN = {"av": ("video", "audio", "motion", "desync"), "video": ("video", "motion"), "audio": ("audio",)}
 
 
@@ -69,6 +71,8 @@ class _Window:
     modality: str
     reason: Reason | None
     track: int | None
+    hides_picture: bool
+    """Whether the stream has a picture that the score cannot rest on."""
 
 
 class Predictor:
@@ -160,7 +164,8 @@ class Predictor:
         track = next((f.track for f in reversed(facts) if f.track is not None), None)
         coverage = window_coverage(facts, track)
         modality, reason = modality_of(facts, track, coverage, self._model.contract.calibration.any)
-        return _Window(recent, coverage, modality, reason, track if modality != "audio" else None)
+        hides = modality == "audio" and facts[-1].has_video
+        return _Window(recent, coverage, modality, reason, track if modality != "audio" else None, hides)
 
     def _fuse(self, windows: Sequence[_Window], limits: Mapping[str, float]) -> list[Prediction]:
         made: list[Prediction] = []
@@ -185,8 +190,8 @@ class Predictor:
         clip = out["clip"]
         logits = dict(zip(CLIP_OUTPUTS, map(float, clip), strict=True))
         calibration = self._model.contract.calibration
-        by = calibration.any[window.modality]
-        terms = terms_of(by, calibration.parts, clip.astype(np.float64))
+        by, blind = _asked(window, calibration)
+        terms = terms_of(by, calibration.parts, clip.astype(np.float64), blind=blind)
         return _finish(
             window,
             logit=float(together(by, terms)),
@@ -223,6 +228,20 @@ def fusion_inputs(
         "video_ok": np.stack([m[0] for m in masks]).astype(np.float32),
         "audio_ok": np.stack([m[1] for m in masks]).astype(np.float32),
     }
+
+
+def _asked(window: _Window, calibration: Calibration) -> tuple[Affine, Collection[str]]:
+    """Return the calibration to score a window by, and the hypotheses that it has no evidence for.
+
+    A picture that cannot be judged is not a picture that is genuine: a made-up face that stands still, or
+    turns away, must not be cleared by the voice.  It keeps its share of the odds, at even ones.
+    """
+    both = calibration.any.get("av")
+    if window.hides_picture and both is not None:
+        shares = set(shares_of(both))
+        if shares & _OF_PICTURE and shares - _OF_PICTURE:
+            return both, _OF_PICTURE
+    return calibration.any[window.modality], ()
 
 
 def _is_unfamiliar(modality: str, novelty: Float32, limits: Mapping[str, float]) -> bool:

@@ -32,8 +32,9 @@ def fit_novelty(net: StreamingNet, training: Dataset[Batch], *, workers: int) ->
     """
     assert isinstance(net.novelty, Novelty), "an ensemble is not trained"
     batches = DataLoader(training, batch_size=_BATCH, num_workers=workers)
-    some = list(itertools.islice(batches, WINDOWS // _BATCH))
-    video, audio = zip(*(_means(net, batch) for batch in some), strict=True)
+    # One batch after another: each is some 400 MB of pictures.
+    means = [_means(net, batch) for batch in itertools.islice(batches, WINDOWS // _BATCH)]
+    video, audio = zip(*means, strict=True)
     net.novelty.fit(torch.cat(video), torch.cat(audio))
 
 

@@ -19,6 +19,15 @@ def score(any_logit: float, video: float, audio: float, motion: float, *, desync
     return float(joined(BY, PARTS, np.array([any_logit, video, audio, desync, motion])))
 
 
+def test_hypothesis_without_evidence_keeps_its_share() -> None:
+    """Whatever the picture's head says of nothing, its LLR is 0; the others' stand."""
+    logits = np.array([0.5, 40.0, -3.0, 0.0, 9.0])
+    told = terms(BY, PARTS, logits, blind={"video", "motion"})
+    assert told["video"] == told["motion"] == pytest.approx(np.log(0.25))
+    assert told["audio"] == pytest.approx(np.log(0.25) + 0.5 * -3.0 - 1.0)
+    assert told["any"] == terms(BY, PARTS, logits)["any"]
+
+
 def test_it_is_the_mean_of_likelihood_ratios() -> None:
     """By hand, of shares that differ: each head's ratio by its own share."""
     by = replace(BY, video=0.5, audio=0.125, motion=0.0625)

@@ -87,7 +87,8 @@ def demo_slices() -> tuple[Slice, ...]:
 def seen_by(modality: str) -> list[Slice]:
     """The demo clip's slices with what leaves the predictor this modality to score by."""
     if modality == "audio":
-        return [dataclasses.replace(s, face=None) for s in demo_slices()]
+        gone = np.zeros(SPEC.slice_frames, np.bool_)
+        return [dataclasses.replace(s, face=None, has_video=False, picture_ok=gone) for s in demo_slices()]
     if modality == "video":
         return [dataclasses.replace(s, audio=np.zeros_like(s.audio), audio_ok=0.0) for s in demo_slices()]
     return list(demo_slices())
