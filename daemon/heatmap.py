@@ -30,7 +30,7 @@ _BRIGHTEST = 205
 """Of the spectrogram: colours show on grey, hardly on white."""
 _ORANGE, _BLUE = np.array([213, 94, 0], np.float32), np.array([0, 114, 178], np.float32)
 _MARKS_HZ = (250, 500, 1000, 2000, 4000)
-_HEADS = (("any", "joint"), ("video", "picture"), ("audio", "sound"))
+_HEADS = (("any", "joint"), ("video", "picture"), ("audio", "sound"), ("motion", "motion"))
 _NAME_LETTERS = 34
 _NAMES = {"av": "picture and sound", "video": "the picture", "audio": "the sound"}
 

@@ -52,7 +52,9 @@ def limits_of(net: StreamingNet, validation: Dataset[Batch], *, workers: int) ->
     highest = torch.zeros(len(NOVELTY_OUTPUTS))
     for batch in DataLoader(validation, batch_size=_BATCH, num_workers=workers):
         highest = torch.maximum(highest, _novelty(net, batch).amax(dim=0))
-    return {name: round(MARGIN * float(h), 3) for name, h in zip(NOVELTY_OUTPUTS, highest, strict=True)}
+    limits = {name: round(MARGIN * float(h), 3) for name, h in zip(NOVELTY_OUTPUTS, highest, strict=True)}
+    # A network without tokens of a modality is never surprised by it: 0 is no limit.
+    return {name: limit for name, limit in limits.items() if limit}
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ class LipStage(_OfMotion):
         lips, predicted, there = self._predicted(batch, batch.sound, batch.audio_ok)
         error = _error(lips, predicted, there)
         # Seeds depend on the step only, so resuming is exact.
-        late = draw_shifts(len(batch.fold), seed=self.global_step * 1_000_003 + index)
+        late = draw_shifts(len(batch.fold), seed=self.global_step * 1_000_003 + index).to(self.device)
         desync = self._desync(batch, late)
         target = (late.abs() > _IN_STEP).float().unsqueeze(1)
         unclear = late.abs().unsqueeze(1) == _IN_STEP + 1
@@ -92,7 +92,7 @@ class LipStage(_OfMotion):
         Found is a peak of the curve within 2 pictures (80 ms) of the true one: 5 places of 31.
         """
         lips, predicted, there = self._predicted(batch, batch.sound, batch.audio_ok)
-        late = draw_shifts(len(batch.fold), seed=index)
+        late = draw_shifts(len(batch.fold), seed=index).to(self.device)
         rolled, heard = late_sound(batch.sound, batch.audio_ok, late)
         _, moved, _ = self._predicted(batch, rolled, heard)
         _, curve = self.head.step(lips, moved)
