@@ -109,6 +109,15 @@ def test_a_picture_that_cannot_be_written(tmp_path: Path, nobody: Path) -> None:
     assert_refused(done, 74, str(tmp_path / "out" / "a.png"), "cannot write")
 
 
+def rounded(value: object) -> object:
+    """The same with every number to three decimals."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return round(value, 3) if isinstance(value, float) else value
+
+
 def voice_of_demo(path: Path) -> Path:
     """Write the demo clip's sound without its picture: a tone would be unfamiliar."""
     with av.open(str(DEMO)) as source, av.open(str(path), "w") as sink:
@@ -214,5 +223,6 @@ def test_events_explain_themselves_on_request(
             assert len(json.dumps(made, separators=(",", ":"))) < 1000
     for event in plain + flag + file:
         del event["latency_ms"]
-    assert plain == flag == file
+    # How many windows share a batch depends on the moment, and moves the last digits.
+    assert rounded(plain) == rounded(flag) == rounded(file)
     assert os.listdir(tmp_path) == ["daemon.yaml"]
