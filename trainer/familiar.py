@@ -35,7 +35,9 @@ def fit_novelty(net: StreamingNet, training: Dataset[Batch], *, workers: int) ->
     # One batch after another: each is some 400 MB of pictures.
     means = [_means(net, batch) for batch in itertools.islice(batches, WINDOWS // _BATCH)]
     video, audio = zip(*means, strict=True)
-    net.novelty.fit(torch.cat(video), torch.cat(audio))
+    seen, heard = torch.cat(video), torch.cat(audio)
+    if len(seen) > 1:  # one window has no spread: the statistics stay unfitted, and set no limit
+        net.novelty.fit(seen, heard)
 
 
 def limits_of(net: StreamingNet, validation: Dataset[Batch], *, workers: int) -> dict[str, float]:

@@ -242,6 +242,8 @@ def check_settings(settings: RunSettings) -> None:
             f"mix: the encoders learn from {', '.join(PICTURE_KINDS)}; give one of them a share"
         )
     if settings.motion is not None:
+        if not any(settings.motion.mix.values()):
+            raise SettingsError("motion.mix: gives no kind a share; give one, for example generated: 1")
         odd = set(settings.motion.mix) - set(COURSES) - {"generated"}
         if odd:
             known = ", ".join(sorted(COURSES))

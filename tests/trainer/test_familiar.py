@@ -152,3 +152,12 @@ def test_nothing_but_the_novelty_is_changed(net: Avff, monkeypatch: pytest.Monke
     fit_novelty(net, Windows(4), workers=0)
     moved = {name for name, x in net.state_dict().items() if not torch.equal(x, before[name])}
     assert moved == {"novelty.means", "novelty.whitening"}
+
+
+def test_too_few_windows_leave_it_unfitted() -> None:
+    """One window, or none with both modalities: no limit, and no NaN that would silence the model."""
+    for training in (Windows(1), Windows(3, faceless=(0, 1))):
+        made = Avff(SMALL).eval()
+        fit_novelty(made, training, workers=0)
+        assert limits_of(made, Windows(3), workers=0) == {}
+        assert torch.isfinite(torch.tensor(novelty_of(made, Windows(3).means(made)))).all()

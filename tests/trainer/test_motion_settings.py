@@ -39,8 +39,10 @@ def test_settings_of_the_motion_head_go_together(tmp_path: Path) -> None:
         ),
         ({"mix": {"self_blend": 1.0}}, "motion.mix: unknown kind 'self_blend'"),
         ({"windows_per_epoch": 4, "batch": 8}, "motion.windows_per_epoch"),
+        ({"mix": {}}, "motion.mix: gives no kind a share"),
+        ({"mix": {"generated": 0.0}}, "motion.mix: gives no kind a share"),
     ],
-    ids=["misspelt", "a pseudo-fake of pictures", "less than a batch"],
+    ids=["misspelt", "a pseudo-fake of pictures", "less than a batch", "nothing", "no share"],
 )
 def test_settings_that_would_fail_later_are_refused(
     tmp_path: Path, motion: dict[str, Any], told: str
