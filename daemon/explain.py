@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -57,10 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
         DaemonError, EngineError: no such file, no score to explain, or the picture cannot be written.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing to drain
-    try:
-        _explain(arguments)
-    except KeyboardInterrupt:
-        return FORCED + signal.SIGINT
+    # Not as an exception: one that is raised within a destructor or a library's callback is lost.
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(FORCED + number))
+    _explain(arguments)
     return ExitCode.OK
 
 
