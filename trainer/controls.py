@@ -19,34 +19,34 @@ import hashlib
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from avff.engine.media import Float32
 from avff.engine.settings import Override, load_settings
-from avff.engine.spec import SPEC
 from avff.trainer.config import RunSettings
 from avff.trainer.copies import copies_page, near_copies, with_judges
 from avff.trainer.data.manifest import Clip
-from avff.trainer.data.shards import ShardStore
 from avff.trainer.data.splits import Split, SplitError, group_of, split_clips
-from avff.trainer.metrics import Interval
+from avff.trainer.facts import facts_control
 from avff.trainer.paths import RunPaths
 from avff.trainer.random_encoder import random_encoders, random_page
-from avff.trainer.report.control import container_facts, metadata_control
 from avff.trainer.report.history import read_history
+from avff.trainer.report.tables import number, table
 from avff.trainer.run import check_settings, fit
 from avff.trainer.run_data import RunData, load_data
-from avff.trainer.stages import FINAL
+from avff.trainer.shortcuts import CHANCE, MARGIN
 
-SILENCE_DBFS = -50.0
-"""A block of 10 ms below this level counts as silence."""
-_BLOCK = SPEC.rate_hz // 100
-_GENERATED = "auc/generated"
-"""Of the windows of generated clips against genuine ones, in a run's history."""
+DEALS = 3
+"""Ways to deal out labels: with few people a single one may agree with the truth by luck."""
+FUSION = "fusion"
+_HEADS = {
+    FUSION: "auc/generated", "video": "auc/video/generated", "landmarks": "auc/landmarks/generated",
+    "motion": "auc/motion/generated",
+}  # fmt: skip
+"""Figures of a run's history: AUC of the windows of generated clips against genuine ones."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,19 @@ class Unseen:
     clips: int
     auc: float
     obstacle: str = ""
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """What a network learns from labels that were dealt out by lot.
+
+    Attributes:
+        seed: of the lot, and of the run.
+        aucs: of the windows that are called generated, by head.
+    """
+
+    seed: int
+    aucs: Mapping[str, float]
 
 
 def run_control(config: Path, overrides: Sequence[Override], kind: str) -> int:
@@ -86,10 +99,7 @@ def run_control(config: Path, overrides: Sequence[Override], kind: str) -> int:
     if kind == "leave-one-out":
         text = _unseen_page(leave_one_generator_out(settings, data))
     elif kind == "label-shuffle":
-        text = (
-            "# Shuffled labels\n\nAUC of validation windows of generated clips, after training on labels "
-            f"that were dealt out by lot: {label_shuffle(settings, data):.3f}. It should be near 0.5.\n"
-        )
+        text = _shuffled_page(label_shuffle(settings, data))
     elif kind == "near-copies":
         text = copies_page(near_copies(with_judges(settings, data)))
     elif kind == "random-encoder":
@@ -124,7 +134,7 @@ def leave_one_generator_out(settings: RunSettings, data: RunData) -> list[Unseen
             split = split_clips(
                 pool, share=settings.data.validation_share, held_out=[generator], seed=settings.train.seed
             )
-            auc = _generated_auc(settings, replace(data, split=split), f"without-{generator}")
+            auc = _generated(settings, replace(data, split=split), f"without-{generator}")[FUSION]
         except SplitError as error:  # the only generator, or one whose people are all there are
             rows.append(Unseen(generator, clips, math.nan, str(error)))
         else:
@@ -132,18 +142,28 @@ def leave_one_generator_out(settings: RunSettings, data: RunData) -> list[Unseen
     return rows
 
 
-def label_shuffle(settings: RunSettings, data: RunData) -> float:
-    """Return the validation AUC of generated clips after training on labels that mean nothing.
+def label_shuffle(settings: RunSettings, data: RunData) -> list[Shuffled]:
+    """Train on labels that mean nothing, and validate on as many.
 
-    Pseudo-fakes bring true labels of their own: they are left out of the mix.
+    Pseudo-fakes bring true labels of their own: they are left out of every mix.
+
+    Returns:
+        a row for each way in which labels were dealt out.
 
     Raises:
         SplitError: too few people are left that are called genuine.
     """
-    seed = settings.train.seed
-    sides = (shuffle_labels(s, seed + n) for n, s in enumerate((data.split.train, data.split.validation)))
+    only: dict[str, object] = {"mix": {"generated": 1.0}}
+    if settings.motion is not None:
+        only["motion"] = settings.motion.model_copy(update={"mix": {"generated": 1.0}})
+    return [_shuffled(settings.model_copy(update=only), data, settings.train.seed + k) for k in range(DEALS)]
+
+
+def _shuffled(settings: RunSettings, data: RunData, seed: int) -> Shuffled:
+    sides = (shuffle_labels(s, 2 * seed + n) for n, s in enumerate((data.split.train, data.split.validation)))
+    train = settings.train.model_copy(update={"seed": seed})
     shuffled = replace(data, split=Split(*sides))
-    return _generated_auc(settings.model_copy(update={"mix": {"generated": 1.0}}), shuffled, "shuffled")
+    return Shuffled(seed, _generated(settings.model_copy(update={"train": train}), shuffled, "shuffled"))
 
 
 def shuffle_labels(clips: Sequence[Clip], seed: int) -> tuple[Clip, ...]:
@@ -162,8 +182,8 @@ def shuffle_labels(clips: Sequence[Clip], seed: int) -> tuple[Clip, ...]:
     rng = np.random.default_rng(seed)
     groups = group_of(clips)
     members: dict[str, list[Clip]] = {}
-    for number in rng.permutation(len(clips)):
-        members.setdefault(groups[clips[number].uid], []).append(clips[number])
+    for place in rng.permutation(len(clips)):
+        members.setdefault(groups[clips[place].uid], []).append(clips[place])
     names = sorted(members)
     givers, takers = ([c for n in rng.permutation(len(names)) for c in members[names[n]]] for _ in range(2))
     # Groups of an original and its fakes would get their own labels back if order within them stayed.
@@ -178,59 +198,39 @@ def shuffle_labels(clips: Sequence[Clip], seed: int) -> tuple[Clip, ...]:
     return tuple(dealt[clip.uid] for clip in clips)
 
 
-def facts_control(data: RunData) -> Interval:
-    """Return the validation AUC of a random forest on what :func:`clip_facts` tells."""
-    train, validation = data.split.train, data.split.validation
-    codecs = sorted({name for c in (*train, *validation) for name in (c.codec_video, c.codec_audio)})
-
-    def facts(clip: Clip) -> list[float]:
-        return clip_facts(clip, data.store, data.root, codecs)
-
-    return metadata_control(train, validation, group_of(validation), facts)
-
-
-def clip_facts(clip: Clip, store: ShardStore, root: Path, codecs: Sequence[str]) -> list[float]:
-    """Return what can be told of a clip without its content.
-
-    Args:
-        clip: a prepared clip.
-        store: it is in.
-        root: the data root, for the file's size.
-        codecs: names of all codecs; a codec is told by its place among them.
-
-    Returns:
-        container facts, codecs, file size in bytes and bit rate in bit/s (NaN without the file or
-        its length), leading silence in s, loudness in dBFS.
-    """
-    file = root / clip.path
-    size = float(file.stat().st_size) if file.is_file() else math.nan
-    rate = 8 * size / clip.duration_s if clip.duration_s else math.nan
-    numbers = [float(codecs.index(name)) for name in (clip.codec_video, clip.codec_audio)]
-    return [*container_facts(clip), *numbers, size, rate, *sound_facts(store.sound(clip.uid))]
-
-
-def sound_facts(sound: Float32) -> tuple[float, float]:
-    """Return leading silence in s and loudness (root mean square) in dBFS, -120 at least.
-
-    Args:
-        sound: float32 ``[352 + n]`` at 16 kHz, as a store has it; a last part of a block is left out.
-    """
-    clip = sound[SPEC.context_samples :]
-    power = np.square(clip[: len(clip) // _BLOCK * _BLOCK], dtype=np.float64).reshape(-1, _BLOCK).mean(axis=1)
-    loud = np.flatnonzero(power >= 10 ** (SILENCE_DBFS / 10))
-    leading = loud[0] if len(loud) else len(power)
-    return float(leading) * _BLOCK / SPEC.rate_hz, float(10 * np.log10(max(power.mean(), 1e-12)))
-
-
-def _generated_auc(settings: RunSettings, data: RunData, what: str) -> float:
-    """Train a run of its own, and return the AUC of generated windows after its last epoch."""
+def _generated(settings: RunSettings, data: RunData, what: str) -> dict[str, float]:
+    """Train a run of its own, and return each head's AUC of generated windows after its last epoch."""
     # The recipe is in the name: a run never goes on from the checkpoint of another.
     digest = hashlib.sha256(settings.model_dump_json(exclude={"output": True, "data": {"workers"}}).encode())
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", what)
     name = f"{settings.name}-{plain}-{digest.hexdigest()[:6]}"
     paths = RunPaths(settings.output, name)
     fit(settings.model_copy(update={"name": name}), data, paths)
-    return next(e.get(_GENERATED) for e in reversed(read_history(paths.history)) if e.stage == FINAL)
+    # Later epochs replace earlier ones.
+    return {
+        head: epoch.get(key)
+        for epoch in read_history(paths.history)
+        for head, key in _HEADS.items()
+        if key in epoch.values
+    }
+
+
+def _shuffled_page(rows: Sequence[Shuffled]) -> str:
+    heads = [head for head in _HEADS if all(head in row.aucs for row in rows)]
+    means = {head: float(np.mean([row.aucs[head] for row in rows])) for head in heads}
+    far = [head for head in heads if not abs(means[head] - CHANCE) <= MARGIN]
+    body = [[str(row.seed), *(number(row.aucs[head]) for head in heads)] for row in rows]
+    body.append(["mean", *(number(means[head]) for head in heads)])
+    level = f"{CHANCE} ± {MARGIN}"
+    verdict = f"**Not** within {level}: {', '.join(far)}." if far else f"All means are within {level}."
+    return "\n\n".join(["# Shuffled labels", _SHUFFLED, table(["seed", *heads], body), verdict]) + "\n"
+
+
+_SHUFFLED = """\
+Runs on labels that were dealt out by lot among people, in training and in validation; no pseudo-fakes, which
+bring true labels. AUC of the validation windows that are called generated, by head, after its stage's last
+epoch. Nothing can be learnt from such labels, so it should be near 0.5: a figure beyond that would say that
+validation knows something of training, or is computed wrongly. One lot may lie off: there are few people."""
 
 
 def _unseen_page(rows: Sequence[Unseen]) -> str:

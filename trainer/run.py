@@ -102,7 +102,8 @@ def dry_run(settings: RunSettings, data: RunData) -> None:
             try_out(stage, settings)
 
 
-def _pretrain_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage | None:
+def pretrain_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage | None:
+    """Return the self-supervised stage; None when there is none."""
     if settings.pretrain is None:
         return None
     stage, seed = settings.pretrain, settings.train.seed
@@ -146,9 +147,7 @@ def _lip_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage | 
     if settings.motion is None:
         return None
     stage, whole = settings.motion, settings.train
-    train, validation = (
-        Shelf(c, data.store, pictures=False) for c in (data.split.train, data.split.validation)
-    )
+    train, validation = _without_pictures(data)
     courses = GenuineCourses(train, size=stage.windows_per_epoch, seed=whole.seed, strength=whole.post_chain)
     judges = GenuineCourses(
         validation, size=8 * whole.validation_windows, seed=whole.seed, strength=whole.post_chain
@@ -164,9 +163,7 @@ def _motion_stage(settings: RunSettings, data: RunData, net: nn.Module) -> Stage
     stage, whole = settings.motion, settings.train
     assert isinstance(net, StreamingNet), "check_settings() has seen to it"
     assert net.motion is not None, "RunSettings has seen to it"
-    train, validation = (
-        Shelf(c, data.store, pictures=False) for c in (data.split.train, data.split.validation)
-    )
+    train, validation = _without_pictures(data)
     by_voice = voice_of(net.motion)
     courses = TrainingCourses(
         train, stage.mix, by_voice, size=stage.windows_per_epoch, seed=whole.seed,
@@ -194,7 +191,7 @@ def supervised_stage(settings: RunSettings, data: RunData, net: nn.Module) -> St
 
 
 _STAGES: tuple[Callable[[RunSettings, RunData, nn.Module], Stage | None], ...] = (
-    _pretrain_stage, encoder_stage, _lip_stage, _motion_stage, supervised_stage,
+    pretrain_stage, encoder_stage, _lip_stage, _motion_stage, supervised_stage,
 )  # fmt: skip
 
 

@@ -15,18 +15,13 @@ from avff.engine.spec import SPEC
 from avff.trainer import controls
 from avff.trainer.cli import main
 from avff.trainer.config import RunSettings
-from avff.trainer.controls import (
-    clip_facts,
-    facts_control,
-    label_shuffle,
-    leave_one_generator_out,
-    shuffle_labels,
-    sound_facts,
-)
+from avff.trainer.controls import DEALS, label_shuffle, leave_one_generator_out, shuffle_labels
 from avff.trainer.data.entry import encode
 from avff.trainer.data.manifest import Clip
 from avff.trainer.data.shards import ShardStore, ShardWriter, entry_key
 from avff.trainer.data.splits import Split, group_of
+from avff.trainer.facts import clip_facts, facts_control, sound_facts
+from avff.trainer.motion_stage import MotionSettings
 from avff.trainer.paths import RunPaths
 from avff.trainer.report.history import Epoch, append_epoch
 from avff.trainer.run_data import RunData
@@ -149,24 +144,33 @@ def test_labels_of_one_person_stay_together() -> None:
 def test_label_shuffle_trains_and_is_not_trained_again(
     data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A figure comes out of a real run, and again out of what that has left."""
+    """Figures come out of real runs, and again out of what those have left."""
     settings = make_settings(tmp_path)
-    figure = label_shuffle(settings, data)
-    assert 0 <= figure <= 1
+    monkeypatch.setattr(controls, "DEALS", 1)
+    rows = label_shuffle(settings, data)
+    assert [row.seed for row in rows] == [settings.train.seed]
+    assert all(0 <= row.aucs["fusion"] <= 1 for row in rows)
     monkeypatch.setattr(controls, "shuffle_labels", lambda clips, seed: tuple(clips))
-    assert label_shuffle(settings, data) == figure
+    assert label_shuffle(settings, data) == rows
 
 
 def test_label_shuffle_has_no_pseudo_fakes(
     data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their labels are true: a network would learn from them."""
+    """Their labels are true: a network would learn from them; nor has the motion head any."""
     script = ScriptedFit([0.4])
     monkeypatch.setattr(controls, "fit", script)
-    assert label_shuffle(make_settings(tmp_path), data) == 0.4
-    ((settings, split),) = script.given
-    assert settings.mix == {"generated": 1.0}
-    assert {c.uid for c in split.train} == {c.uid for c in SIDES.train}
+    plain = make_settings(tmp_path)
+    model = dataclasses.replace(plain.model, motion=True)
+    settings = plain.model_copy(update={"model": model, "motion": MotionSettings()})
+    assert [row.aucs for row in label_shuffle(settings, data)] == [{"fusion": 0.4}] * DEALS
+    for given, split in script.given:
+        assert given.mix == {"generated": 1.0}
+        assert given.motion is not None
+        assert given.motion.mix == {"generated": 1.0}
+        assert {c.uid for c in split.train} == {c.uid for c in SIDES.train}
+    assert [given.train.seed for given, _ in script.given] == [plain.train.seed + k for k in range(DEALS)]
+    assert len({given.name for given, _ in script.given}) == DEALS
 
 
 def test_sound_facts_are_leading_silence_and_loudness() -> None:
@@ -208,3 +212,7 @@ def test_control_is_a_flag_of_the_trainer(
     assert main(["--config", str(config), "--control", "leave-one-out"]) == 0
     page = (tmp_path / "outputs" / "tiny" / "control-leave-one-out.md").read_text()
     assert "| G | 2 | 0.620 |  |" in page
+    assert main(["--config", str(config), "--control", "label-shuffle"]) == 0
+    page = (tmp_path / "outputs" / "tiny" / "control-label-shuffle.md").read_text()
+    assert "| mean | 0.620 |" in page
+    assert "**Not** within 0.5 ± 0.1: fusion." in page
