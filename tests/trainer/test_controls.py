@@ -12,15 +12,16 @@ import pytest
 import yaml
 
 from avff.engine.spec import SPEC
-from avff.trainer import controls
+from avff.trainer import control_runs, controls, label_shuffle
 from avff.trainer.cli import main
 from avff.trainer.config import RunSettings
-from avff.trainer.controls import DEALS, label_shuffle, leave_one_generator_out, shuffle_labels
+from avff.trainer.controls import leave_one_generator_out
 from avff.trainer.data.entry import encode
 from avff.trainer.data.manifest import Clip
 from avff.trainer.data.shards import ShardStore, ShardWriter, entry_key
 from avff.trainer.data.splits import Split, group_of
 from avff.trainer.facts import clip_facts, facts_control, sound_facts
+from avff.trainer.label_shuffle import DEALS, shuffle_labels, turn_labels
 from avff.trainer.motion_stage import MotionSettings
 from avff.trainer.paths import RunPaths
 from avff.trainer.report.history import Epoch, append_epoch
@@ -87,7 +88,7 @@ def test_each_generator_is_left_out_in_turn(
 ) -> None:
     """It trains nothing and is all that validates; the figure is the one after the last epoch."""
     script = ScriptedFit([0.9, 0.7])
-    monkeypatch.setattr(controls, "fit", script)
+    monkeypatch.setattr(control_runs, "fit", script)
     rows = leave_one_generator_out(make_settings(tmp_path), data)
     assert [(r.generator, r.clips, r.auc, r.obstacle) for r in rows] == [("F", 2, 0.7, ""), ("G", 2, 0.7, "")]
     for row, (_, split) in zip(rows, script.given, strict=True):
@@ -126,6 +127,15 @@ def test_shuffled_labels_keep_their_numbers_and_lose_their_meaning() -> None:
     assert shuffled != shuffle_labels(clips, 1)
 
 
+def test_turned_labels_are_the_opposite_ones() -> None:
+    """With a tool where there is one to name; what a clip shows is as it was."""
+    clips = [clip for number in range(3) for clip in family(number)]
+    turned = turn_labels(clips, 0)
+    assert [(c.uid, c.label, c.generators) for c in turned] == [
+        (c.uid, int(not c.label), () if c.label else ("F",)) for c in clips
+    ]
+
+
 def test_labels_of_one_person_stay_together() -> None:
     """People with ten clips of one class each still have one class each."""
     clips = [
@@ -146,12 +156,15 @@ def test_label_shuffle_trains_and_is_not_trained_again(
 ) -> None:
     """Figures come out of real runs, and again out of what those have left."""
     settings = make_settings(tmp_path)
-    monkeypatch.setattr(controls, "DEALS", 1)
-    rows = label_shuffle(settings, data)
-    assert [row.seed for row in rows] == [settings.train.seed]
+    monkeypatch.setattr(label_shuffle, "DEALS", 1)
+    rows = label_shuffle.label_shuffle(settings, data)
+    assert [(row.seed, row.turned) for row in rows] == [
+        (settings.train.seed, False),
+        (settings.train.seed, True),
+    ]
     assert all(0 <= row.aucs["fusion"] <= 1 for row in rows)
-    monkeypatch.setattr(controls, "shuffle_labels", lambda clips, seed: tuple(clips))
-    assert label_shuffle(settings, data) == rows
+    monkeypatch.setattr(label_shuffle, "shuffle_labels", lambda clips, seed: tuple(clips))
+    assert label_shuffle.label_shuffle(settings, data) == rows
 
 
 def test_label_shuffle_has_no_pseudo_fakes(
@@ -159,18 +172,21 @@ def test_label_shuffle_has_no_pseudo_fakes(
 ) -> None:
     """Their labels are true: a network would learn from them; nor has the motion head any."""
     script = ScriptedFit([0.4])
-    monkeypatch.setattr(controls, "fit", script)
+    monkeypatch.setattr(control_runs, "fit", script)
     plain = make_settings(tmp_path)
     model = dataclasses.replace(plain.model, motion=True)
     settings = plain.model_copy(update={"model": model, "motion": MotionSettings()})
-    assert [row.aucs for row in label_shuffle(settings, data)] == [{"fusion": 0.4}] * DEALS
+    assert [row.aucs for row in label_shuffle.label_shuffle(settings, data)] == [{"fusion": 0.4}] * 2 * DEALS
     for given, split in script.given:
         assert given.mix == {"generated": 1.0}
         assert given.motion is not None
         assert given.motion.mix == {"generated": 1.0}
         assert {c.uid for c in split.train} == {c.uid for c in SIDES.train}
-    assert [given.train.seed for given, _ in script.given] == [plain.train.seed + k for k in range(DEALS)]
-    assert len({given.name for given, _ in script.given}) == DEALS
+    assert len({given.name for given, _ in script.given}) == 2 * DEALS
+    for (one, dealt), (other, turned) in zip(script.given[::2], script.given[1::2], strict=True):
+        assert one.train.seed == other.train.seed
+        assert dealt.validation == turned.validation
+        assert [c.label for c in dealt.train] == [1 - (c.label or 0) for c in turned.train]
 
 
 def test_sound_facts_are_leading_silence_and_loudness() -> None:
@@ -208,11 +224,12 @@ def test_control_is_a_flag_of_the_trainer(
     assert main(["--config", str(config), "--control", "metadata"]) == 0
     page = (tmp_path / "outputs" / "tiny" / "control-metadata.md").read_text()
     assert "leading silence and loudness: 1.000" in page
-    monkeypatch.setattr(controls, "fit", ScriptedFit([0.62]))
+    monkeypatch.setattr(control_runs, "fit", ScriptedFit([0.62]))
     assert main(["--config", str(config), "--control", "leave-one-out"]) == 0
     page = (tmp_path / "outputs" / "tiny" / "control-leave-one-out.md").read_text()
     assert "| G | 2 | 0.620 |  |" in page
     assert main(["--config", str(config), "--control", "label-shuffle"]) == 0
     page = (tmp_path / "outputs" / "tiny" / "control-label-shuffle.md").read_text()
+    assert "| 1, turned | 0.620 |" in page
     assert "| mean | 0.620 |" in page
     assert "**Not** within 0.5 ± 0.1: fusion." in page
