@@ -55,5 +55,5 @@ $(USER_ENV)/.installed: setup.cfg pyproject.toml $(SOURCES)
 $(DEV_ENV)/.installed: setup.cfg pyproject.toml
 	@sh tools/need.sh libgl1 libglib2.0-0
 	$(PYTHON) -m venv $(DEV_ENV)
-	$(DEV_ENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[train,dev]'
+	$(DEV_ENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[train,dev,rtx]'
 	@touch $@

@@ -5,6 +5,7 @@
     ├── MediaError       a file cannot be read as audio or video
     ├── SettingsError    a YAML file or option is wrong
     ├── ContractError    a model does not fit this program, or an input does not fit the model
+    │   └── EngineFileError   a compiled engine is damaged, or was built for something else
     ├── BackendError     the inference runtime refused to load or run a graph
     └── ExplainError     there is no score to explain
 
@@ -31,6 +32,10 @@ class SettingsError(EngineError):
 
 class ContractError(EngineError):
     """A model's contract does not match this program, or a tensor does not match the contract."""
+
+
+class EngineFileError(ContractError):
+    """A TensorRT engine, or what is written beside it, is not what was built, or not for this runtime."""
 
 
 class BackendError(EngineError):

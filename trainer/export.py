@@ -81,7 +81,9 @@ def export_model(
     net.eval()
     directory.mkdir(parents=True, exist_ok=True)
     widths = net.token_widths()
-    graphs = {graph: _export(module, directory, graph, widths) for graph, module in graphs_of(net).items()}
+    # What serving wraps around the network's modules is new, and in training mode until told otherwise.
+    served = {graph: module.eval() for graph, module in graphs_of(net).items()}
+    graphs = {graph: _export(module, directory, graph, widths) for graph, module in served.items()}
     contract = Contract(name, graphs, SPEC, calibration, dict(provenance))
     (directory / CONTRACT_FILE).write_text(contract.to_json(), encoding="utf-8")
     return contract

@@ -1,0 +1,119 @@
+"""Compiled engines from disk, checked in full before a runtime sees a byte of them.
+
+A serialized engine is code: a runtime that is given an altered one may crash, or worse, and its own
+check of validity is no check against that.  So hash, flavour, version and GPU are compared here first,
+and the bytes that were hashed are the bytes that are handed out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from avff.engine.backends.sidecar import SIDECAR_FILE, CompiledGraph, Sidecar, parse_sidecar
+from avff.engine.errors import EngineFileError
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What engines are to be run by.
+
+    Attributes:
+        flavour: ``rtx`` or ``tensorrt``.
+        version: of the runtime's package.
+        compute_capability: of the GPU, such as ``8.6``.
+    """
+
+    flavour: str
+    version: str
+    compute_capability: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engines:
+    """Engines that passed every check.
+
+    Attributes:
+        sidecar: what is known of them.
+        content: serialized, by the name of the graph.
+    """
+
+    sidecar: Sidecar
+    content: Mapping[str, bytes]
+
+
+def read_engines(directory: Path, runtime: Runtime) -> Engines:
+    """Read and verify the engines of a folder; none of them is deserialised.
+
+    Args:
+        directory: as ``tools/build_engine.py`` writes it.
+        runtime: that is to run them.
+
+    Raises:
+        EngineFileError: missing, damaged, or built for another runtime or GPU; the message has what was
+            found, what was expected, and the command that builds them anew.
+    """
+    try:
+        sidecar = parse_sidecar(_read(directory / SIDECAR_FILE))
+    except EngineFileError as error:
+        raise EngineFileError(
+            f"{directory / SIDECAR_FILE}: {error}; {rebuild_command(directory, runtime)}"
+        ) from error
+    rebuild = rebuild_command(directory, runtime, sidecar)
+    _check_runtime(directory, sidecar, runtime, rebuild)
+    content = {name: _verified(directory, graph, rebuild) for name, graph in sidecar.graphs.items()}
+    return Engines(sidecar, content)
+
+
+def rebuild_command(directory: Path, runtime: Runtime, sidecar: Sidecar | None = None) -> str:
+    """Return how to build the engines of a folder anew, for a runtime, as the end of a message."""
+    options = ["MODEL_DIR", "--flavour", runtime.flavour]
+    if sidecar is not None:
+        most = max(graph.profile.most for graph in sidecar.graphs.values())
+        options += ["--precision", sidecar.precision, "--max-batch", str(most)]
+        if runtime.flavour == sidecar.flavour == "rtx" and not sidecar.runs_on(runtime.compute_capability):
+            options += ["--compute-capability", runtime.compute_capability]
+    command = f"python tools/build_engine.py {' '.join(options)} -o {shlex.quote(str(directory))}"
+    return f"build it again: {command}"
+
+
+def _check_runtime(directory: Path, sidecar: Sidecar, runtime: Runtime, rebuild: str) -> None:
+    for what, found, expected in (
+        ("flavour", sidecar.flavour, runtime.flavour),
+        ("version", sidecar.version, runtime.version),
+    ):
+        if found != expected:
+            raise EngineFileError(
+                f"{directory}: the engines have {what} {found}, this runtime has {expected}; {rebuild}"
+            )
+    if not sidecar.runs_on(runtime.compute_capability):
+        raise EngineFileError(
+            f"{directory}: the engines are for compute capability {', '.join(sidecar.compute_capabilities)}, "
+            f"this GPU has {runtime.compute_capability}; {rebuild}"
+        )
+
+
+def _verified(directory: Path, graph: CompiledGraph, rebuild: str) -> bytes:
+    path = directory / graph.file
+    try:
+        content = _read(path)
+    except EngineFileError as error:
+        raise EngineFileError(f"{path}: {error}; {rebuild}") from error
+    if len(content) != graph.size:
+        raise EngineFileError(f"{path}: has {len(content)} bytes, the side-car says {graph.size}; {rebuild}")
+    found = hashlib.sha256(content).hexdigest()
+    if found != graph.sha256:
+        raise EngineFileError(
+            f"{path}: has SHA-256 {found[:12]}…, the side-car says {graph.sha256[:12]}…; {rebuild}"
+        )
+    return content
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EngineFileError(f"cannot be read ({error.strerror})") from error
