@@ -7,6 +7,8 @@
     ├── ContractError    a model does not fit this program, or an input does not fit the model
     │   └── EngineFileError   a compiled engine is damaged, or was built for something else
     ├── BackendError     the inference runtime refused to load or run a graph
+    │   ├── GpuUnavailable   there is no GPU, or no package to use it with
+    │   └── BackendDown      the runtime broke down and is being started again; later calls may succeed
     └── ExplainError     there is no score to explain
 
 Every message names the thing and the way out, in one line.  None of these is
@@ -40,6 +42,14 @@ class EngineFileError(ContractError):
 
 class BackendError(EngineError):
     """The inference runtime could not load or run a graph."""
+
+
+class GpuUnavailable(BackendError):
+    """Compiled engines cannot be run here: no GPU, or no package to use it with."""
+
+
+class BackendDown(BackendError):
+    """The runtime's process broke down; it is started again, and this call has no answer."""
 
 
 class ExplainError(EngineError):

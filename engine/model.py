@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -22,11 +23,19 @@ class Model:
     Args:
         contract: what the graphs promise.
         backends: one per graph name.
+        release: frees what the backends share, after them.
     """
 
-    def __init__(self, contract: Contract, backends: Mapping[str, Backend]) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        backends: Mapping[str, Backend],
+        *,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
         self.contract = contract
         self._backends = backends
+        self._release = release
 
     @property
     def name(self) -> str:
@@ -38,7 +47,7 @@ class Model:
 
         Raises:
             ContractError: the inputs, or what the runtime returned, do not fit the contract.
-            BackendError: the runtime failed.
+            BackendError: the runtime failed; BackendDown if it may succeed again later.
         """
         spec = self.contract.graphs[graph]
         check_tensors(graph, spec.inputs, inputs)
@@ -47,9 +56,15 @@ class Model:
         return outputs
 
     def close(self) -> None:
-        """Free the graphs."""
-        for backend in self._backends.values():
-            backend.close()
+        """Free the graphs and what they share, all of it even where something cannot be freed.
+
+        Raises:
+            BackendError: the first of the last things that could not be freed.
+        """
+        with ExitStack() as closing:
+            closing.callback(self._release)
+            for backend in self._backends.values():
+                closing.callback(backend.close)
 
 
 def load_model(path: Path | None = None, *, threads: int = 2, factory: BackendFactory | None = None) -> Model:

@@ -16,7 +16,8 @@ import numpy as np
 
 from avff.engine.calibration import shares_of, together
 from avff.engine.calibration import terms as terms_of
-from avff.engine.contract import CLIP_OUTPUTS, NOVELTY_OUTPUTS, Affine, Calibration
+from avff.engine.contract import CLIP_OUTPUTS, ENCODERS, NOVELTY_OUTPUTS, Affine, Calibration
+from avff.engine.errors import BackendDown
 from avff.engine.evidence import SliceFacts, modality_of, window_coverage
 from avff.engine.features import audio_tensor, landmark_tensor, video_tensor
 from avff.engine.media import Bool, Float32
@@ -90,19 +91,48 @@ class Predictor:
     def predict(self, batch: Sequence[tuple[StreamState, Slice]]) -> list[tuple[StreamState, Prediction]]:
         """Encode new slices and score the windows they complete, in the order given.
 
+        While the runtime is down and about to be started again, windows get no score but that reason, and
+        slices that could not be encoded are missing from the windows they belong to.
+
         Args:
             batch: slices with their stream's state, each stream's slices in time order.
 
         Raises:
-            ContractError, BackendError: the model failed; there is no score then.
+            ContractError, BackendError: the model failed for good; there is no score then.
         """
-        due: list[tuple[StreamState, tuple[SliceTokens, ...]]] = []
-        for (state, piece), tokens in zip(batch, self.encode([s for _, s in batch]), strict=True):
+        slices = [piece for _, piece in batch]
+        try:
+            made = self.encode(slices)
+        except BackendDown:
+            return self._abstained(self._due(batch, [self._missing(piece) for piece in slices]))
+        due = self._due(batch, made)
+        try:
+            scored = self.score([window for _, window in due])
+        except BackendDown:
+            return self._abstained(due)
+        return [(state, prediction) for (state, _), prediction in zip(due, scored, strict=True)]
+
+    def _due(
+        self, batch: Sequence[tuple[StreamState, Slice]], made: Sequence[SliceTokens]
+    ) -> list[tuple[StreamState, tuple[SliceTokens, ...]]]:
+        """Put tokens into their streams; return the windows that are due for a prediction."""
+        due = []
+        for (state, piece), tokens in zip(batch, made, strict=True):
             state.append(tokens)
             if (piece.index + 1) % self._hop_slices == 0:
                 due.append((state, tuple(state.recent)))
-        scored = self.score([window for _, window in due])
-        return [(state, prediction) for (state, _), prediction in zip(due, scored, strict=True)]
+        return due
+
+    def _abstained(
+        self, due: Sequence[tuple[StreamState, tuple[SliceTokens, ...]]]
+    ) -> list[tuple[StreamState, Prediction]]:
+        return [(state, _abstain(self._judge(window), Reason.ENGINE_DOWN)) for state, window in due]
+
+    def _missing(self, piece: Slice) -> SliceTokens:
+        """Return the tokens of a slice that could not be encoded: those of one that never arrived."""
+        contract = self._model.contract
+        nothing = {name: np.zeros(contract.token_shape(name), np.float32) for name in ENCODERS}
+        return SliceTokens(SliceFacts.of(piece).missing(piece.index), **nothing)
 
     def score(
         self, windows: Sequence[tuple[SliceTokens, ...]], *, however_unfamiliar: bool = False

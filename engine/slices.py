@@ -43,6 +43,8 @@ class Reason(StrEnum):
     """Picture or sound is unlike anything that the model was trained on."""
     MODEL_NAN = "model_nan"
     """The network returned NaN or infinity."""
+    ENGINE_DOWN = "engine_down"
+    """The process that runs the network broke down and is being started again."""
     UNSUPPORTED_MODALITY = "unsupported_modality"
     """Only sound, or only picture, is left, and the model is not calibrated for it alone."""
 

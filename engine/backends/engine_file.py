@@ -56,28 +56,60 @@ def read_engines(directory: Path, runtime: Runtime) -> Engines:
         EngineFileError: missing, damaged, or built for another runtime or GPU; the message has what was
             found, what was expected, and the command that builds them anew.
     """
-    try:
-        sidecar = parse_sidecar(_read(directory / SIDECAR_FILE))
-    except EngineFileError as error:
-        raise EngineFileError(
-            f"{directory / SIDECAR_FILE}: {error}; {rebuild_command(directory, runtime)}"
-        ) from error
+    sidecar = _sidecar_in(directory, rebuild_command(directory, runtime))
     rebuild = rebuild_command(directory, runtime, sidecar)
     _check_runtime(directory, sidecar, runtime, rebuild)
     content = {name: _verified(directory, graph, rebuild) for name, graph in sidecar.graphs.items()}
     return Engines(sidecar, content)
 
 
-def rebuild_command(directory: Path, runtime: Runtime, sidecar: Sidecar | None = None) -> str:
-    """Return how to build the engines of a folder anew, for a runtime, as the end of a message."""
-    options = ["MODEL_DIR", "--flavour", runtime.flavour]
+def check_engines(directory: Path) -> Sidecar:
+    """Verify the engines of a folder without a runtime or a GPU: that they are what was built.
+
+    Args:
+        directory: as for :func:`read_engines`, which compares them with a runtime too.
+
+    Raises:
+        EngineFileError: missing or damaged.
+    """
+    sidecar = _sidecar_in(directory, rebuild_command(directory))
+    rebuild = rebuild_command(directory, None, sidecar)
+    for graph in sidecar.graphs.values():
+        _verified(directory, graph, rebuild)
+    return sidecar
+
+
+def rebuild_command(directory: Path, runtime: Runtime | None = None, sidecar: Sidecar | None = None) -> str:
+    """Return how to build the engines of a folder anew, as the end of a message.
+
+    Args:
+        directory: of the engines.
+        runtime: to build them for; as they were built, where it is not known.
+        sidecar: of the engines that are there, if it can be read.
+    """
+    options = ["MODEL_DIR"]
+    known = runtime or sidecar
+    if known is not None:
+        options += ["--flavour", known.flavour]
     if sidecar is not None:
         most = max(graph.profile.most for graph in sidecar.graphs.values())
         options += ["--precision", sidecar.precision, "--max-batch", str(most)]
-        if runtime.flavour == sidecar.flavour == "rtx" and not sidecar.runs_on(runtime.compute_capability):
+        if (
+            runtime is not None
+            and runtime.flavour == sidecar.flavour == "rtx"
+            and not sidecar.runs_on(runtime.compute_capability)
+        ):
             options += ["--compute-capability", runtime.compute_capability]
     command = f"python tools/build_engine.py {' '.join(options)} -o {shlex.quote(str(directory))}"
     return f"build it again: {command}"
+
+
+def _sidecar_in(directory: Path, rebuild: str) -> Sidecar:
+    path = directory / SIDECAR_FILE
+    try:
+        return parse_sidecar(_read(path))
+    except EngineFileError as error:
+        raise EngineFileError(f"{path}: {error}; {rebuild}") from error
 
 
 def _check_runtime(directory: Path, sidecar: Sidecar, runtime: Runtime, rebuild: str) -> None:

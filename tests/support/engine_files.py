@@ -9,12 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from avff import engine
 from avff.engine.backends.engine_file import Runtime, read_engines
 from avff.engine.backends.sidecar import SIDECAR_FILE, CompiledGraph, Profile, Sidecar
-from avff.engine.contract import GRAPHS
+from avff.engine.contract import GRAPHS, parse_contract
 from avff.engine.errors import EngineFileError
+from avff.engine.model import CONTRACT_FILE, DEFAULT_MODEL
 from avff.trainer.engines.build import publish
 from tests.support.engine import scripted_model
+from tests.support.scripted_driver import VERSION
+
+EMBEDDED = Path(engine.__file__).parent / "weights" / DEFAULT_MODEL
 
 
 def random_engines(seed: int, size: int = 3000) -> tuple[Sidecar, dict[str, bytes]]:
@@ -34,6 +39,27 @@ def random_engines(seed: int, size: int = 3000) -> tuple[Sidecar, dict[str, byte
 def write_engines(directory: Path, *, seed: int = 0) -> Sidecar:
     """Publish :func:`random_engines`."""
     sidecar, engines = random_engines(seed)
+    publish(directory, sidecar, engines)
+    return sidecar
+
+
+def write_onnx_engines(
+    directory: Path, model: Path | None = None, *, most: int = 32, version: str = VERSION
+) -> Sidecar:
+    """Publish the graphs of a model as the engines of a scripted GPU, which runs ONNX.
+
+    ``model`` is its directory; the embedded one unless given.
+    """
+    source = model or EMBEDDED
+    contract = parse_contract((source / CONTRACT_FILE).read_text(encoding="utf-8"))
+    engines = {name: (source / contract.graphs[name].file).read_bytes() for name in GRAPHS}
+    graphs = {}
+    for name, content in engines.items():
+        own = contract.graphs[name].sha256
+        graphs[name] = CompiledGraph(
+            f"{name}-{own[:8]}.engine", own, len(content), own, own, Profile(1, min(4, most), most)
+        )
+    sidecar = Sidecar("rtx", version, ("8.0", "8.6"), "fp32", graphs, contract, None)
     publish(directory, sidecar, engines)
     return sidecar
 

@@ -24,6 +24,11 @@ def two_outputs() -> ModelProto:
     return _model(nodes, ["tokens", "root"], WEIGHT)
 
 
+def add_inputs() -> ModelProto:
+    """``tokens = x + y``."""
+    return _model([helper.make_node("Add", ["x", "y"], ["tokens"])], ["tokens"], WEIGHT, inputs=("x", "y"))
+
+
 def external_weight() -> TensorProto:
     """A tensor ``w`` whose data lies in another file."""
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
@@ -43,11 +48,13 @@ def spec_of(content: bytes, *outputs: str, inputs: tuple[str, ...] = ("x",)) -> 
     return GraphSpec("video.onnx", hashlib.sha256(content).hexdigest(), sides[0], sides[1], 0.0)
 
 
-def _model(nodes: list[NodeProto], outputs: list[str], weight: npt.ArrayLike) -> ModelProto:
+def _model(
+    nodes: list[NodeProto], outputs: list[str], weight: npt.ArrayLike, inputs: tuple[str, ...] = ("x",)
+) -> ModelProto:
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in inputs],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in outputs],
         [helper.make_tensor("w", TensorProto.FLOAT, [4], np.asarray(weight, np.float32))],
     )

@@ -1,0 +1,106 @@
+"""Compiled engines behind the same :class:`Model` as graphs on the CPU, in a process of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from avff.engine.backend import Backend, Tensors
+from avff.engine.backends.engine_file import check_engines
+from avff.engine.contract import GraphSpec
+from avff.engine.errors import BackendError
+from avff.engine.media import Float32
+from avff.engine.model import Model
+from avff.engine.process.handle import COMMAND, ChildProcess
+from avff.engine.process.supervisor import GRACE_S, EngineProcess, Limits, Say, refuse
+from avff.engine.process.wire import MAX_ITEMS, WireError
+
+
+def start_engines(
+    directory: Path,
+    *,
+    patient: bool = False,
+    say: Say = lambda line: None,
+    command: Sequence[str] = COMMAND,
+    limits: Limits | None = None,
+) -> Model:
+    """Load the engines of a folder in a process of their own, after a first try in another one.
+
+    Args:
+        directory: as ``tools/build_engine.py`` writes it.
+        patient: whether calls wait while the process is started again.
+        say: is told, in one line each, of breakdowns and of what does not work as well as it might.
+        command: that starts a process.
+        limits: how long to wait for it.
+
+    Raises:
+        EngineFileError: missing, damaged, or built for another runtime or GPU.
+        GpuUnavailable: there is no GPU, or no package to use it with.
+        BackendError: an engine cannot be loaded; a crash is one of the reasons.
+    """
+    limits = limits or Limits()
+    contract = check_engines(directory).contract
+    for note in try_engines(directory, limits, command=command):
+        say(note)
+    process = EngineProcess(directory, contract, patient=patient, say=say, command=command, limits=limits)
+    process.start()
+    backends: Mapping[str, Backend] = {
+        name: RemoteBackend(process, name, spec) for name, spec in contract.graphs.items()
+    }
+    return Model(contract, backends, release=process.close)
+
+
+def try_engines(directory: Path, limits: Limits, *, command: Sequence[str] = COMMAND) -> list[str]:
+    """Load and run the engines of a folder in a process that is thrown away.
+
+    Returns:
+        what does not work as well as it might, a line each.
+
+    Raises:
+        EngineFileError, GpuUnavailable, BackendError: as for :func:`start_engines`.
+    """
+    child = ChildProcess("try", directory, command=command)
+    message = None
+    try:
+        message = child.receive(limits.start_s)
+    except WireError:
+        message = {}
+    finally:
+        ending = child.close(0.0 if message is None else GRACE_S)
+    if message is None:
+        raise BackendError(f"{directory}: the engines were not loaded within {limits.start_s:g} s")
+    if not message:
+        raise BackendError(f"{directory}: loading the engines crashed: the process {ending}")
+    refuse(message)
+    return [str(note) for note in message.get("notes", [])]
+
+
+class RemoteBackend:
+    """One graph of a process that is shared by all of them.
+
+    Args:
+        process: started.
+        graph: name of the graph.
+        spec: its part of the contract.
+    """
+
+    def __init__(self, process: EngineProcess, graph: str, spec: GraphSpec) -> None:
+        self._process, self._graph, self._spec = process, graph, spec
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        """Run a batch of any size; see :class:`avff.engine.backend.Backend`."""
+        count = len(next(iter(inputs.values())))
+        outputs: dict[str, Float32] = {
+            t.name: np.empty((count, *t.shape), np.float32) for t in self._spec.outputs
+        }
+        for start in range(0, count, MAX_ITEMS):
+            part = {name: values[start : start + MAX_ITEMS] for name, values in inputs.items()}
+            size = len(next(iter(part.values())))
+            for name, values in self._process.run(self._graph, part, size).items():
+                outputs[name][start : start + size] = values
+        return outputs
+
+    def close(self) -> None:
+        """Nothing: the process ends with the model."""

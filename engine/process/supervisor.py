@@ -1,0 +1,234 @@
+"""The process that runs compiled engines, which may die, and its successors.
+
+A process that crashes, hangs, or whose GPU runs out of memory or is lost, is ended and another one started,
+after a pause that grows; when that has happened too often, it is an error for good.  Meanwhile calls raise
+:class:`BackendDown`, which the predictor makes an abstention of; where nothing is lost by waiting, as
+with files, they wait instead, and the call in which it happened is made again.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from avff.engine.backend import Tensors
+from avff.engine.contract import Contract
+from avff.engine.errors import BackendDown, BackendError, ContractError, EngineError
+from avff.engine.process.child import REFUSALS
+from avff.engine.process.handle import COMMAND, ChildProcess
+from avff.engine.process.restarts import RestartPolicy, Restarts
+from avff.engine.process.wire import (
+    Message,
+    WireError,
+    fingerprint,
+    shared_memory,
+    tensors_at,
+)
+
+_POLL_S = 0.02
+GRACE_S = 1.0
+"""For a process that ends by itself: so that it can be told how it ended."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long to wait for the process.
+
+    Attributes:
+        start_s: until the engines are loaded; TensorRT-RTX compiles kernels the first time.
+        answer_s: for one batch, which takes milliseconds.
+        restarts: how often to start it again.
+    """
+
+    start_s: float = 180.0
+    answer_s: float = 5.0
+    restarts: RestartPolicy = field(default_factory=RestartPolicy)
+
+
+class EngineProcess:
+    """The process that serves, and its successors.  Used by one thread.
+
+    Args:
+        directory: folder of the engines.
+        contract: of their model.
+        patient: whether calls wait while the process is started again.
+        say: is told of breakdowns.
+        command: that starts a process.
+        limits: how long to wait for it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        contract: Contract,
+        *,
+        patient: bool,
+        say: Say,
+        command: Sequence[str] = COMMAND,
+        limits: Limits | None = None,
+    ) -> None:
+        self._directory, self._contract = directory, contract
+        self._patient, self._say, self._command = patient, say, command
+        self._limits = limits or Limits()
+        self._restarts = Restarts(self._limits.restarts)
+        self._descriptor = shared_memory(contract)
+        self._memory = mmap.mmap(self._descriptor, 0)
+        self._child: ChildProcess | None = None
+        self._ready = False
+        self._since_s = 0.0
+        self._given_up: str | None = None
+
+    def start(self) -> None:
+        """Start the process and wait until it is ready.
+
+        Raises:
+            EngineFileError, GpuUnavailable, BackendError: it does not get ready; it is not tried again.
+        """
+        try:
+            self._child = self._spawn()
+            message = self._first_of(self._child)
+            if not message:
+                ending = self._child.close(0.0 if message is None else GRACE_S)
+                self._child = None
+                raise BackendError(f"{self._directory}: the engine's process {ending} while it loaded them")
+            self._welcome(message)
+        except BaseException:  # an interruption too leaves no process behind
+            self.close()
+            raise
+
+    def run(self, graph: str, inputs: Tensors, count: int) -> Tensors:
+        """Run one graph on at most ``MAX_ITEMS`` items.
+
+        Raises:
+            BackendDown: the process broke down, now or before, and will be started again.
+            BackendError: it broke down too often.
+        """
+        while True:
+            try:
+                return self._ask(self._running(), graph, inputs, count)
+            except BackendDown:
+                if not self._patient:
+                    raise
+                time.sleep(_POLL_S)
+
+    def close(self) -> None:
+        """End the process; twice is once."""
+        if self._child is not None:
+            self._child.close(GRACE_S)
+            self._child = None
+        if self._descriptor >= 0:
+            self._memory.close()
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._given_up = self._given_up or "the engine was closed"
+
+    def _running(self) -> ChildProcess:
+        """Return the process if it is ready; take the next step towards that otherwise, without waiting."""
+        if self._given_up is not None:
+            raise BackendError(self._given_up)
+        if self._child is None:
+            if time.monotonic() < self._since_s:
+                raise BackendDown("the engine's process is about to be started again")
+            try:
+                self._child = self._spawn()
+            except BackendError as error:
+                self._plan(str(error))
+            self._since_s = time.monotonic()
+        if not self._ready:
+            self._await(self._child)
+        return self._child
+
+    def _await(self, child: ChildProcess) -> None:
+        """Take note of a process that has got ready."""
+        try:
+            message = child.receive(0.0)
+        except WireError:
+            self._broke("the engine's process broke off while it loaded the engines", GRACE_S)
+        if message is None:
+            if time.monotonic() - self._since_s > self._limits.start_s:
+                self._broke(f"the engine's process was not ready within {self._limits.start_s:g} s")
+            raise BackendDown("the engine's process is starting")
+        try:
+            self._welcome(message)
+        except BackendError as error:
+            self._broke(str(error), GRACE_S)
+        except EngineError as error:  # other files than before: starting again would not help
+            self._give_up(str(error))
+        self._say("the engine runs again")
+
+    def _first_of(self, child: ChildProcess) -> Message | None:
+        """Return the first message of a process: empty if it broke off, None if it takes too long."""
+        try:
+            return child.receive(self._limits.start_s)
+        except WireError:
+            return {}
+
+    def _welcome(self, message: Message) -> None:
+        """Take what a process says once it has loaded the engines, or has not."""
+        refuse(message)
+        if message.get("ready") != fingerprint(self._contract):
+            raise ContractError(f"{self._directory}: the engines are of another model than a moment ago")
+        self._ready = True
+
+    def _ask(self, child: ChildProcess, graph: str, inputs: Tensors, count: int) -> Tensors:
+        self._write(graph, inputs, count)
+        try:
+            child.send({"graph": graph, "count": count})
+            reply = child.receive(self._limits.answer_s)
+        except WireError:
+            self._broke("the engine's process broke off", GRACE_S)
+        if reply is None:
+            self._broke(f"the engine gave no answer within {self._limits.answer_s:g} s")
+        if reply.get("done") != graph:
+            self._broke(f"the engine failed: {reply.get('failed', 'an answer of another kind')}", GRACE_S)
+        self._restarts.worked()
+        return self._read(graph, count)
+
+    # Views of the memory are local to these two: a traceback that kept one would keep the memory open.
+
+    def _write(self, graph: str, inputs: Tensors, count: int) -> None:
+        given, _ = tensors_at(self._memory, self._contract.graphs[graph], count)
+        for name, values in inputs.items():
+            given[name][:] = values
+
+    def _read(self, graph: str, count: int) -> Tensors:
+        _, made = tensors_at(self._memory, self._contract.graphs[graph], count)
+        return {name: values.copy() for name, values in made.items()}
+
+    def _broke(self, why: str, grace_s: float = 0.0) -> NoReturn:
+        """End the process, and start another one later, or give up."""
+        assert self._child is not None, "there is one to break down"
+        why = f"{why}; it {self._child.close(grace_s)}"
+        self._child, self._ready = None, False
+        self._plan(why)
+
+    def _plan(self, why: str) -> NoReturn:
+        now_s = time.monotonic()
+        again_s = self._restarts.failed(now_s)
+        if again_s is None:
+            self._give_up(f"{why}; that was breakdown {self._restarts.count}, it is not started again")
+        self._since_s = again_s
+        self._say(
+            f"{why}; it is started again in {again_s - now_s:g} s "
+            f"({self._restarts.count} of {self._limits.restarts.most})"
+        )
+        raise BackendDown(why)
+
+    def _give_up(self, why: str) -> NoReturn:
+        self._given_up = why
+        raise BackendError(why)
+
+    def _spawn(self) -> ChildProcess:
+        return ChildProcess("serve", self._directory, self._descriptor, command=self._command)
+
+
+def refuse(message: Message) -> None:
+    """Raise what a process says of engines that it did not load."""
+    if "refused" in message:
+        raise REFUSALS.get(str(message["refused"]), BackendError)(str(message.get("error")))
