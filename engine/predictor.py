@@ -104,12 +104,16 @@ class Predictor:
         try:
             made = self.encode(slices)
         except BackendDown:
-            return self._abstained(self._due(batch, [self._missing(piece) for piece in slices]))
+            lost = self._due(batch, [self._missing(piece) for piece in slices])
+            return [(state, _abstain(self._judge(window), Reason.ENGINE_DOWN)) for state, window in lost]
         due = self._due(batch, made)
         try:
             scored = self.score([window for _, window in due])
         except BackendDown:
-            return self._abstained(due)
+            judged = [(state, self._judge(window)) for state, window in due]
+            return [
+                (state, _abstain(window, window.reason or Reason.ENGINE_DOWN)) for state, window in judged
+            ]
         return [(state, prediction) for (state, _), prediction in zip(due, scored, strict=True)]
 
     def _due(
@@ -122,11 +126,6 @@ class Predictor:
             if (piece.index + 1) % self._hop_slices == 0:
                 due.append((state, tuple(state.recent)))
         return due
-
-    def _abstained(
-        self, due: Sequence[tuple[StreamState, tuple[SliceTokens, ...]]]
-    ) -> list[tuple[StreamState, Prediction]]:
-        return [(state, _abstain(self._judge(window), Reason.ENGINE_DOWN)) for state, window in due]
 
     def _missing(self, piece: Slice) -> SliceTokens:
         """Return the tokens of a slice that could not be encoded: those of one that never arrived."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import avff
 from avff.engine.errors import BackendError
 from avff.engine.process.wire import Message, receive, send
 
@@ -52,6 +53,7 @@ class ChildProcess:
                 stderr=writing,
                 pass_fds=passed,
                 start_new_session=True,  # Ctrl-C is the daemon's
+                env=_environment(),
             )
         except OSError as error:
             ours.close()
@@ -107,6 +109,12 @@ class ChildProcess:
         os.close(self._errors)
         lines = text.decode(errors="replace").split("\n")
         return next((" ".join(line.split())[:200] for line in reversed(lines) if line.strip()), "")
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment, with this very program first: both sides must be the same one."""
+    paths = [str(Path(avff.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def _ending(code: int | None) -> str:

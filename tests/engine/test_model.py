@@ -166,3 +166,22 @@ def test_closing_frees_every_graph() -> None:
     scripted = scripted_model()
     scripted.model.close()
     assert [backend.closed for backend in scripted.backends.values()] == [True] * 4
+
+
+def test_closing_frees_all_graphs_and_then_what_they_share() -> None:
+    """Also where one of them cannot be freed, which is told."""
+    freed: list[str] = []
+
+    class StubbornBackend(ScriptedBackend):
+        def close(self) -> None:
+            freed.append("stubborn")
+            raise BackendError("cannot be freed")
+
+    contract = scripted_model().model.contract
+    backends = {name: ScriptedBackend(lambda inputs: inputs) for name in GRAPHS}
+    stubborn = backends | {"audio": StubbornBackend(lambda inputs: inputs)}
+    model = Model(contract, stubborn, release=lambda: freed.append("shared"))
+    with pytest.raises(BackendError, match="cannot be freed"):
+        model.close()
+    assert freed == ["stubborn", "shared"]
+    assert [name for name in GRAPHS if not stubborn[name].closed] == ["audio"]

@@ -8,7 +8,7 @@ import pytest
 
 from avff.engine.backend import Tensors
 from avff.engine.contract import Affine
-from avff.engine.errors import BackendError, ContractError
+from avff.engine.errors import BackendDown, BackendError, ContractError
 from avff.engine.evidence import MIN_EYE_PX
 from avff.engine.features import audio_tensor, landmark_tensor, video_tensor
 from avff.engine.predictor import MAX_BATCH, Predictor, StreamState
@@ -407,3 +407,58 @@ def test_an_empty_batch_is_nothing() -> None:
     scripted = scripted_model()
     assert Predictor(scripted.model).predict([]) == []
     assert all(backend.batches == [] for backend in scripted.backends.values())
+
+
+def _down_during(graph: str, down: range) -> ScriptedModel:
+    """A model that is down for calls of one graph, by number."""
+    calls = []
+
+    def encode(name: str, inputs: Tensors) -> Tensors:
+        return answered(name, lambda: mean_tokens(name, inputs))
+
+    def answered(name: str, give: Callable[[], Tensors]) -> Tensors:
+        calls.append(name)
+        if name == graph and calls.count(name) - 1 in down:
+            raise BackendDown("starting again")
+        return give()
+
+    return scripted_model(
+        encode=encode,
+        fuse=lambda inputs: answered("fusion", lambda: answer(np.ones((len(inputs["video"]), 4)))),
+    )
+
+
+def test_slices_that_could_not_be_encoded_are_missing_and_the_rest_is_scored() -> None:
+    """While the engine is down there is that reason; afterwards what was lost is what never arrived."""
+    made = _predict(_down_during("audio", range(10, 12)), [_talking(k) for k in range(22)])
+    assert [p.reason for p in made[7:13]] == [None] * 3 + [Reason.ENGINE_DOWN] * 2 + [None]
+    assert made[-1].reason is None
+    assert [p.index for p in made] == list(range(22))
+    assert [p.captured_ns for p in made] == [1000 + k for k in range(22)]
+    assert made[10].coverage.face == made[10].coverage.audio == 7 / 8
+    assert made[12].coverage.face == 6 / 8
+    assert made[-1].coverage.face == 1
+
+
+@pytest.mark.parametrize("graph", ENCODERS)
+def test_an_engine_that_stays_down_gives_no_score_from_what_was_before(graph: str) -> None:
+    made = _predict(_down_during(graph, range(10, 99)), [_talking(k) for k in range(30)])
+    assert [p.reason for p in made[7:]] == [None] * 3 + [Reason.ENGINE_DOWN] * 20
+    assert _logits(made[10:]) == []
+
+
+def test_windows_that_could_not_be_scored_keep_their_slices() -> None:
+    """Down in between, after encoding: the next window is whole again.  Other reasons stay what they are."""
+    made = _predict(_down_during("fusion", range(2, 4)), [_talking(k) for k in range(14)])
+    assert [p.reason for p in made[7:]] == [None] * 2 + [Reason.ENGINE_DOWN] * 2 + [None] * 3
+    assert {p.coverage.face for p in made[7:]} == {1.0}
+    predictor, states = Predictor(_down_during("fusion", range(99)).model), [StreamState(), StreamState()]
+    batch = [(states[0], _talking(k)) for k in range(8)] + [(states[1], _talking(0))]
+    reasons = [p.reason for _, p in predictor.predict(batch)]
+    assert reasons == [Reason.TOO_SHORT] * 7 + [Reason.ENGINE_DOWN, Reason.TOO_SHORT]
+
+
+def test_a_hop_counts_on_while_the_engine_is_down() -> None:
+    made = _predict(_down_during("video", range(8, 10)), [_talking(k) for k in range(16)], hop=2)
+    assert [p.index for p in made] == list(range(1, 16, 2))
+    assert made[4].reason is Reason.ENGINE_DOWN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,15 +45,15 @@ def write_engines(directory: Path, *, seed: int = 0) -> Sidecar:
 
 
 def write_onnx_engines(
-    directory: Path, model: Path | None = None, *, most: int = 32, version: str = VERSION
+    directory: Path, *, most: int = 32, version: str = VERSION, name: str | None = None
 ) -> Sidecar:
-    """Publish the graphs of a model as the engines of a scripted GPU, which runs ONNX.
+    """Publish the graphs of the embedded model as the engines of a scripted GPU, which runs ONNX.
 
-    ``model`` is its directory; the embedded one unless given.
+    ``name`` is another one for the model.
     """
-    source = model or EMBEDDED
-    contract = parse_contract((source / CONTRACT_FILE).read_text(encoding="utf-8"))
-    engines = {name: (source / contract.graphs[name].file).read_bytes() for name in GRAPHS}
+    contract = parse_contract((EMBEDDED / CONTRACT_FILE).read_text(encoding="utf-8"))
+    contract = replace(contract, name=name or contract.name)
+    engines = {name: (EMBEDDED / contract.graphs[name].file).read_bytes() for name in GRAPHS}
     graphs = {}
     for name, content in engines.items():
         own = contract.graphs[name].sha256

@@ -21,6 +21,8 @@ from avff.engine.media import Float32
 
 T = TypeVar("T")
 VERSION = "1.7.1.116"
+MOST = 4
+"""In a batch of engines that a scripted process runs: fewer buckets load sooner."""
 _FREED_BY = {
     "open": "close", "create_stream": "free_stream", "allocate_host": "free_host",
     "allocate_device": "free_device", "deserialize": "free_engine", "create_context": "free_context",
