@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from avff.daemon.app import Daemon
-from avff.daemon.config import DaemonConfig, EngineSettings
+from avff.daemon.config import DaemonConfig
 from avff.daemon.errors import DaemonError, ExitCode
 from avff.daemon.runner import EngineRunner, LoadedEngine, SlicesFromMedia
 from avff.daemon.sinks import console_sinks
@@ -22,15 +22,20 @@ def daemon_from_config(config: DaemonConfig) -> Daemon:
     """Return a daemon that is ready to run; nothing is opened or loaded yet.
 
     Raises:
-        DaemonError: there is no source, or its URI makes no sense.
+        DaemonError: there is no source, its URI makes no sense, or TensorRT has nothing to run.
     """
     if config.source is None:
         raise DaemonError("no source; give --source PATH, --source webcam or --source demo", ExitCode.USAGE)
+    if config.engine.backend == "tensorrt" and config.engine.directory is None:
+        raise DaemonError(
+            "--engine tensorrt needs a folder of engines; give --engine-dir DIR", ExitCode.USAGE
+        )
     settings = SourceSettings(realtime=config.realtime, queues=config.queues, camera=config.camera)
+    source = open_source(config.source, config.name, settings)
     return Daemon(
-        [open_source(config.source, config.name, settings)],
+        [source],
         make_frontend,
-        EngineRunner(lambda: load_engine(config), batch=config.engine.batch),
+        EngineRunner(lambda: load_engine(config, patient=not source.live), batch=config.engine.batch),
         console_sinks(config.format),
         settings=StreamSettings(
             config.rolling,
@@ -61,16 +66,25 @@ def make_frontend(source: Source) -> SlicesFromMedia:
     )
 
 
-def load_engine(config: DaemonConfig) -> LoadedEngine:
+def load_engine(config: DaemonConfig, *, patient: bool) -> LoadedEngine:
     """Load the configured model.
+
+    Args:
+        config: all settings.
+        patient: whether all sources can wait for an engine that broke down.
 
     Raises:
         ContractError, BackendError: the model does not fit this program, or the runtime refuses it.
     """
-    from avff.engine.model import load_model
+    from avff.daemon.backends import load_by_choice
     from avff.engine.predictor import Predictor, StreamState
 
-    settings: EngineSettings = config.engine
-    model = load_model(config.model, threads=settings.threads)
-    predictor = Predictor(model, hop_slices=settings.hop_slices)
-    return LoadedEngine(predictor, model.name, model.contract.calibration.threshold, StreamState)
+    model, backend = load_by_choice(config, patient=patient)
+    return LoadedEngine(
+        Predictor(model, hop_slices=config.engine.hop_slices),
+        model.name,
+        model.contract.calibration.threshold,
+        StreamState,
+        backend,
+        model.close,
+    )

@@ -101,7 +101,13 @@ def _configuration(arguments: argparse.Namespace) -> DaemonConfig:
     for key in ("realtime", "explain"):
         if getattr(arguments, key):
             values[key] = True
-    engine = {"threads": arguments.threads, "hop_slices": arguments.hop}
+    engine = {
+        "threads": arguments.threads,
+        "hop_slices": arguments.hop,
+        "backend": arguments.engine,
+        "directory": arguments.engine_dir,
+        "allow_fallback": arguments.allow_fallback or None,
+    }
     values["engine"] = values.get("engine", {}) | {k: v for k, v in engine.items() if v is not None}
     try:
         return DaemonConfig.model_validate(values)
@@ -131,6 +137,7 @@ def _start_logging() -> None:
     wipe = "\r\x1b[K" if sys.stderr.isatty() else ""
     handler.setFormatter(logging.Formatter(f"{wipe}avffd: %(message)s"))
     log.handlers = [handler]
+    log.setLevel(logging.INFO)
     log.propagate = False
 
 
@@ -181,6 +188,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--realtime", action="store_true", help="play a file at its own speed")
     add("--format", choices=("jsonl", "text"), help="of stdout; text on a terminal, else jsonl")
     add("--model", metavar="DIR", type=Path, help="exported model; the embedded one by default")
+    add("--engine", choices=("auto", "tensorrt", "onnx"), help="what runs the model (default auto)")
+    add("--engine-dir", metavar="DIR", type=Path, help="TensorRT engines (docs/engines.md); none by default")
+    add("--allow-fallback", action="store_true", help="ONNX Runtime on the CPU if the engines cannot be used")
     add("--threads", metavar="N", type=_at_least_one, help="CPU threads of the engine (default 2)")
     add("--hop", metavar="SLICES", type=_hop, help="slices of 320 ms between scores, 1 to 8 (default 1)")
     add("--explain", action="store_true", help="say in each score where it comes from (jsonl)")

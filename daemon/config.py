@@ -29,6 +29,16 @@ class EngineSettings(_Settings):
     threads: int = Field(default=1, ge=1, le=256, description="CPU threads of the inference runtime")
     batch: int = Field(default=8, ge=1, le=256, description="most slices in one call, over all streams")
     hop_slices: int = Field(default=1, ge=1, le=8, description="slices of 320 ms from one score to the next")
+    backend: Literal["auto", "tensorrt", "onnx"] = Field(
+        default="auto",
+        description="what runs the model; auto takes TensorRT where there are engines and a GPU",
+    )
+    directory: Annotated[Path | None, Field(strict=False)] = Field(
+        default=None, description="folder of TensorRT engines, as tools/build_engine.py writes it"
+    )
+    allow_fallback: bool = Field(
+        default=False, description="whether engines that cannot be used are replaced by ONNX Runtime"
+    )
 
 
 class RollingSettings(_Settings):

@@ -42,6 +42,7 @@ class ScoreEvent:
         latency_ms: from the arrival of the window's newest item to the making of this event.
         dropped: items lost so far in this stream because a later stage was too slow.
         model: name of the model.
+        backend: what ran it: ``onnx`` or ``tensorrt``.
         explain: where the score comes from; None when not asked for, or without a score.
     """
 
@@ -58,6 +59,7 @@ class ScoreEvent:
     latency_ms: float
     dropped: int
     model: str
+    backend: str = "onnx"
     explain: ScoreExplanation | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -83,6 +85,7 @@ class ScoreEvent:
             "latency_ms": round(self.latency_ms, 1),
             "dropped": self.dropped,
             "model": self.model,
+            "backend": self.backend,
             **explain,
         }
 
@@ -98,6 +101,7 @@ class SummaryEvent:
         ended: ``end`` of the media, ``stopped`` by a signal, or ``lost`` (broke off).
         dropped: items lost in this stream because a later stage was too slow.
         model: name of the model.
+        backend: what ran it: ``onnx`` or ``tensorrt``.
         alarms: those of the stream; None when none were looked for.
     """
 
@@ -107,6 +111,7 @@ class SummaryEvent:
     ended: str
     dropped: int
     model: str
+    backend: str = "onnx"
     alarms: AlarmSummary | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -138,6 +143,7 @@ class SummaryEvent:
             "ended": self.ended,
             "dropped": self.dropped,
             "model": self.model,
+            "backend": self.backend,
         }
 
 
@@ -196,6 +202,7 @@ def score_event(
     model: str,
     dropped: int,
     now_ns: int,
+    backend: str = "onnx",
     explain: bool = False,
 ) -> ScoreEvent:
     """Make the event of one prediction.
@@ -207,6 +214,7 @@ def score_event(
         model: name of the model.
         dropped: items lost so far.
         now_ns: monotonic clock, in ns.
+        backend: what ran the model.
         explain: whether to say where the score comes from.
     """
     logit = evidence(prediction)
@@ -225,6 +233,7 @@ def score_event(
         latency_ms=max(0.0, (now_ns - prediction.captured_ns) / 1e6),
         dropped=dropped,
         model=model,
+        backend=backend,
         explain=explanation_of(prediction) if explain else None,
     )
 

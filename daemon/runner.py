@@ -57,12 +57,16 @@ class LoadedEngine:
         model: its name, for events.
         threshold: clip probability 0…1 from which a clip is called fake.
         new_state: makes the memory of one stream.
+        backend: what runs it, for events: ``onnx`` or ``tensorrt``.
+        close: frees it, in the engine's thread.
     """
 
     predictor: PredictionsFromSlices
     model: str
     threshold: float
     new_state: Callable[[], StreamState]
+    backend: str = "onnx"
+    close: Callable[[], None] = lambda: None
 
 
 class FrontendRunner:
@@ -143,6 +147,7 @@ class EngineRunner:
         self._loading = asyncio.Lock()
         self._engine: LoadedEngine | None = None
         self._failure: EngineFailed | None = None
+        self._closed = False
 
     async def start(self) -> LoadedEngine:
         """Load the model, once for all streams.
@@ -188,8 +193,11 @@ class EngineRunner:
         self._jobs.close()
 
     async def close(self) -> None:
-        """End the thread."""
+        """Free the model, which may be a process, and end the thread."""
         loading = self._engine is None
+        if self._engine is not None and not self._closed:
+            self._worker.submit(self._engine.close)
+        self._closed = True
         await self._worker.close(LOADING_GRACE_S if loading else CLOSE_TIMEOUT_S, warn=not loading)
 
     async def _submit(self, state: StreamState, made: Slice) -> asyncio.Future[Prediction | None]:

@@ -155,6 +155,7 @@ class Stream:
                 ended="lost" if self._broken else "stopped" if self._stopped else "end",
                 dropped=self.dropped,
                 model=engine.model,
+                backend=engine.backend,
                 alarms=alarms.summary(),
             )
         )
@@ -199,6 +200,7 @@ class Stream:
                     rolled,
                     stream=self.source.name,
                     model=engine.model,
+                    backend=engine.backend,
                     dropped=self.dropped,
                     now_ns=time.monotonic_ns(),
                     explain=self._settings.explain,

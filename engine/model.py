@@ -83,17 +83,37 @@ def load_model(path: Path | None = None, *, threads: int = 2, factory: BackendFa
         from avff.engine.backends.ort import ort_factory
 
         factory = ort_factory(threads=threads)
-    directory: Traversable = path if path is not None else files("avff.engine") / "weights" / DEFAULT_MODEL
-    try:
-        contract = parse_contract((directory / CONTRACT_FILE).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ContractError(f"{directory}: holds no model ({CONTRACT_FILE} cannot be read)") from error
-    except ContractError as error:
-        raise ContractError(f"{directory}: {error}") from error
+    directory = _directory(path)
+    contract = _contract_in(directory)
     loaded: dict[str, Backend] = {}
     for name in GRAPHS:
         loaded[name] = factory(_verified(directory, contract, name), contract.graphs[name])
     return Model(contract, loaded)
+
+
+def read_contract(path: Path | None = None) -> Contract:
+    """Read the contract of a model, and nothing of its graphs.
+
+    Args:
+        path: as for :func:`load_model`.
+
+    Raises:
+        ContractError: the directory holds no model, or another one.
+    """
+    return _contract_in(_directory(path))
+
+
+def _directory(path: Path | None) -> Traversable:
+    return path if path is not None else files("avff.engine") / "weights" / DEFAULT_MODEL
+
+
+def _contract_in(directory: Traversable) -> Contract:
+    try:
+        return parse_contract((directory / CONTRACT_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ContractError(f"{directory}: holds no model ({CONTRACT_FILE} cannot be read)") from error
+    except ContractError as error:
+        raise ContractError(f"{directory}: {error}") from error
 
 
 def _verified(directory: Traversable, contract: Contract, graph: str) -> bytes:

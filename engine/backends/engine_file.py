@@ -72,11 +72,20 @@ def check_engines(directory: Path) -> Sidecar:
     Raises:
         EngineFileError: missing or damaged.
     """
-    sidecar = _sidecar_in(directory, rebuild_command(directory))
+    sidecar = read_sidecar(directory)
     rebuild = rebuild_command(directory, None, sidecar)
     for graph in sidecar.graphs.values():
         _verified(directory, graph, rebuild)
     return sidecar
+
+
+def read_sidecar(directory: Path) -> Sidecar:
+    """Read what a folder says of its engines, and nothing of them.
+
+    Raises:
+        EngineFileError: missing or damaged.
+    """
+    return _sidecar_in(directory, rebuild_command(directory))
 
 
 def rebuild_command(directory: Path, runtime: Runtime | None = None, sidecar: Sidecar | None = None) -> str:

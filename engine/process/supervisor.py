@@ -32,7 +32,9 @@ from avff.engine.process.wire import (
 
 _POLL_S = 0.02
 GRACE_S = 1.0
-"""For a process that ends by itself: so that it can be told how it ended."""
+"""For a process that broke off: so that it can be told how it ended."""
+_LEAVE_S = 0.5
+"""For a process that is no longer needed; a thread that ends has a second."""
 Say = Callable[[str], None]
 
 
@@ -120,7 +122,7 @@ class EngineProcess:
     def close(self) -> None:
         """End the process; twice is once."""
         if self._child is not None:
-            self._child.close(GRACE_S)
+            self._child.close(_LEAVE_S)
             self._child = None
         if self._descriptor >= 0:
             self._memory.close()

@@ -20,7 +20,7 @@ def _make_frontend(source: Source) -> SlicesFromMedia:
     return ScriptedFrontend()
 
 
-def _load_engine(config: DaemonConfig) -> LoadedEngine:
+def _load_engine(config: DaemonConfig, *, patient: bool) -> LoadedEngine:
     if os.environ.get("SCRIPTED_ENGINE") == "stuck":
         return loaded(ScriptedPredictor(delay_s=60.0))
     if os.environ.get("SCRIPTED_ENGINE") == "loading":

@@ -190,6 +190,14 @@ def test_failing_engine_ends_with_70_and_without_a_summary(clip: Path) -> None:
         (["--format", "xml"], 2, "invalid choice: 'xml'"),
         (["--source", "demo", "--name", ""], 2, "--name: "),
         (["--source", "demo", "--model", "/nope"], 78, "/nope"),
+        (["--source", "demo", "--engine", "gpu"], 2, "invalid choice: 'gpu'"),
+        (["--source", "demo", "--engine", "tensorrt"], 2, "--engine tensorrt needs a folder of engines"),
+        (["--source", "demo", "--engine-dir", "/nope"], 78, "/nope/engine.json: cannot be read"),
+        (
+            ["--source", "demo", "--engine-dir", "/nope", "--allow-fallback", "--model", "/no"],
+            78,
+            "/no: holds",
+        ),
     ],
 )
 def test_wrong_input_gives_one_line_and_its_code(arguments: list[str], code: int, message: str) -> None:
@@ -209,11 +217,20 @@ def test_wrong_input_gives_one_line_and_its_code(arguments: list[str], code: int
         ("sorce: demo\n", ["sorce", "source"]),
         ("engine:\n  thread: 2\n", ["thread", "threads"]),
         ("source: demo\nengine:\n  threads: two\n", ["threads"]),
+        ("engine:\n  backend: cuda\n", ["backend", "'auto', 'tensorrt' or 'onnx'"]),
         ("rolling:\n  time_constant_s: -1\n", ["time_constant_s"]),
         ("alarm:\n  false_alarms_per_hour: 0\n", ["false_alarms_per_hour"]),
         ("source: [\n", ["daemon.yaml"]),
     ],
-    ids=["misspelt", "misspelt-inside", "wrong-type", "out-of-bounds", "no-alarm-ever", "no-yaml"],
+    ids=[
+        "misspelt",
+        "misspelt-inside",
+        "wrong-type",
+        "wrong-choice",
+        "out-of-bounds",
+        "no-alarm-ever",
+        "no-yaml",
+    ],
 )
 def test_wrong_settings_name_file_and_key(tmp_path: Path, text: str, words: list[str]) -> None:
     """Configuration errors end with 78 before anything is opened."""

@@ -61,6 +61,7 @@ def test_score_event_on_the_wire() -> None:
         "latency_ms": 3.0,
         "dropped": 2,
         "model": "m@1",
+        "backend": "onnx",
     }
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
@@ -106,6 +107,21 @@ def test_a_wrong_type_or_name_is_a_backend_error() -> None:
     for inputs in ({"x": np.zeros((1, 4), np.int64)}, {"y": _batch(1)}, {}):
         with pytest.raises(BackendError, match="ONNX Runtime failed"):
             backend.infer(inputs)  # type: ignore[arg-type]
+
+
+def test_no_gpu_is_used_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of an ONNX Runtime that could: only the CPU is asked for, and only the CPU is got."""
+    asked: list[object] = []
+    make = onnxruntime.InferenceSession
+
+    def record(*arguments: object, **options: object) -> object:
+        asked.append(options["providers"])
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", record)
+    backend = _load(add_weight(), "tokens")
+    assert asked == [["CPUExecutionProvider"]]
+    assert backend._session.get_providers() == ["CPUExecutionProvider"]
 
 
 def test_an_operator_that_does_not_exist_is_refused() -> None:

@@ -1,0 +1,19 @@
+"""``avffd`` with a scripted GPU behind the engine's process; all else is real.  Run as a script."""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+from avff.daemon import backends, cli
+from avff.engine.process.restarts import RestartPolicy
+from avff.engine.process.start import start_engines
+from avff.engine.process.supervisor import Limits
+from tests.support import scripted_child
+
+LIMITS = Limits(start_s=20.0, answer_s=2.0, restarts=RestartPolicy(most=2, first_s=0.05))
+
+if __name__ == "__main__":
+    scripted = functools.partial(start_engines, command=scripted_child.COMMAND, limits=LIMITS)
+    vars(backends)["start_engines"] = scripted
+    sys.exit(cli.main())
