@@ -207,7 +207,8 @@ class CudaDriver:
         return self._capturing().end(stream.held.handle)
 
     def abandon_capture(self, stream: _Box) -> None:
-        self._capturing().abandon(stream.held.handle)
+        if self._graphs is not None:
+            self._graphs.abandon(stream.held.handle)
 
     @_checked
     def free_graph(self, graph: int) -> None:
