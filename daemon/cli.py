@@ -29,6 +29,7 @@ examples:
   avffd --source clip.mp4 --realtime     ... at its own speed
   avffd --source webcam --format jsonl   one JSON line per hop on stdout (docs/events.md)
   avffd --source demo                    the clip that comes with the program, a fake
+  avffd --source clip.mp4 --engine-dir D the model as TensorRT engines, on a GPU (docs/engines.md)
   avffd explain clip.mp4                 a picture of what its highest score rests on (avffd explain --help)
 
 Scores are probabilities of fake, 0 to 1; null with a reason where there is no evidence.

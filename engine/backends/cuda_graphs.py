@@ -1,6 +1,6 @@
 """CUDA graphs by the driver's own functions: pycuda (2026.1) has streams, but no way to capture one.
 
-Six functions of ``libcuda``, which pycuda has loaded already, through ctypes.
+Seven functions of ``libcuda``, which pycuda has loaded already, through ctypes.
 """
 
 from __future__ import annotations

@@ -9,8 +9,7 @@ from typing import Any
 from avff.engine.errors import GpuUnavailable
 
 _MODULES = {"rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
-_EXTRAS = {"rtx": "gpu,rtx", "tensorrt": "gpu"}
-"""Of this project; pycuda is in the first."""
+_INSTALL = {"rtx": "pip install 'avff[rtx]' pycuda", "tensorrt": "pip install 'avff[gpu]'"}
 
 
 def load_libraries(flavour: str) -> tuple[Any, Any]:
@@ -30,7 +29,7 @@ def _import(module: str, flavour: str) -> Any:
     except ImportError as error:
         line = " ".join(str(error).split())[:200]
         raise GpuUnavailable(
-            f"{module.partition('.')[0]} cannot be loaded ({line}); pip install 'avff[{_EXTRAS[flavour]}]'"
+            f"{module.partition('.')[0]} cannot be loaded ({line}); {_INSTALL[flavour]}"
         ) from error
 
 

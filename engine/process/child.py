@@ -72,12 +72,10 @@ def _serve(directory: Path, connection: Connection, memory: int, make_driver: Ma
         send(connection, _refusal(error))
         return
     send(connection, {"ready": fingerprint(model.contract)})
-    try:
-        shared = mmap.mmap(memory, 0)
-        while _answer(model, shared, connection):
-            pass
-    finally:
-        model.close()
+    shared = mmap.mmap(memory, 0)
+    while _answer(model, shared, connection):
+        pass
+    # Nothing is freed call by call: the process ends, and a GPU that failed may hang in each of them.
 
 
 def _answer(model: Model, shared: mmap.mmap, connection: Connection) -> bool:
@@ -122,4 +120,4 @@ def _cuda(flavour: str) -> Driver:
 if __name__ == "__main__":
     code = main(sys.argv[1:])
     sys.stderr.flush()
-    os._exit(code)  # all is freed; destructors of libraries that follow could only crash
+    os._exit(code)  # destructors of libraries could only crash now; the system frees what there is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from avff.engine.backend import Backend, Tensors
 from avff.engine.backends.engine_file import check_engines
 from avff.engine.contract import GraphSpec
-from avff.engine.errors import BackendError
+from avff.engine.errors import BackendError, GpuUnavailable
 from avff.engine.media import Float32
 from avff.engine.model import Model
 from avff.engine.process.handle import COMMAND, ChildProcess
@@ -28,6 +29,8 @@ def start_engines(
 ) -> Model:
     """Load the engines of a folder in a process of their own, after a first try in another one.
 
+    The process ends with the thread that calls this, which is the one that uses the model.
+
     Args:
         directory: as ``tools/build_engine.py`` writes it.
         patient: whether calls wait while the process is started again.
@@ -40,6 +43,8 @@ def start_engines(
         GpuUnavailable: there is no GPU, or no package to use it with.
         BackendError: an engine cannot be loaded; a crash is one of the reasons.
     """
+    if sys.platform != "linux":
+        raise GpuUnavailable("compiled engines are run on Linux only")
     limits = limits or Limits()
     contract = check_engines(directory).contract
     for note in try_engines(directory, limits, command=command):

@@ -159,7 +159,8 @@ class EngineProcess:
         try:
             self._welcome(message)
         except BackendError as error:
-            self._broke(str(error), GRACE_S)
+            self._end(GRACE_S)
+            self._plan(str(error))
         except EngineError as error:  # other files than before: starting again would not help
             self._give_up(str(error))
         self._say("the engine runs again")
@@ -188,7 +189,8 @@ class EngineProcess:
         if reply is None:
             self._broke(f"the engine gave no answer within {self._limits.answer_s:g} s")
         if reply.get("done") != graph:
-            self._broke(f"the engine failed: {reply.get('failed', 'an answer of another kind')}", GRACE_S)
+            self._end(GRACE_S)
+            self._plan(f"the engine failed: {reply.get('failed', 'an answer of another kind')}")
         self._restarts.worked()
         return self._read(graph, count)
 
@@ -205,10 +207,13 @@ class EngineProcess:
 
     def _broke(self, why: str, grace_s: float = 0.0) -> NoReturn:
         """End the process, and start another one later, or give up."""
-        assert self._child is not None, "there is one to break down"
-        why = f"{why}; it {self._child.close(grace_s)}"
-        self._child, self._ready = None, False
-        self._plan(why)
+        self._plan(f"{why}; it {self._end(grace_s)}")
+
+    def _end(self, grace_s: float) -> str:
+        """End the process and return in words how it ended."""
+        assert self._child is not None, "there is one to end"
+        child, self._child, self._ready = self._child, None, False
+        return child.close(grace_s)
 
     def _plan(self, why: str) -> NoReturn:
         now_s = time.monotonic()

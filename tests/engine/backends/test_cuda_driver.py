@@ -362,7 +362,7 @@ def test_without_a_cuda_driver_there_are_no_graphs(
 
 @pytest.mark.parametrize(
     ("flavour", "words"),
-    [("rtx", "pip install 'avff[gpu,rtx]'"), ("tensorrt", "pip install 'avff[gpu]'"), ("gold", "'gold'")],
+    [("rtx", "pip install 'avff[rtx]' pycuda"), ("tensorrt", "pip install 'avff[gpu]'"), ("gold", "'gold'")],
 )
 def test_a_missing_package_is_named_with_the_extra(
     flavour: str, words: str, monkeypatch: pytest.MonkeyPatch

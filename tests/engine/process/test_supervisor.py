@@ -25,12 +25,16 @@ from avff.engine.errors import (
     GpuUnavailable,
 )
 from avff.engine.model import Model, load_model
+from avff.engine.predictor import Predictor, StreamState
 from avff.engine.process.handle import ChildProcess
 from avff.engine.process.restarts import RestartPolicy
 from avff.engine.process.start import start_engines
 from avff.engine.process.supervisor import Limits
+from avff.engine.slices import Reason
+from avff.engine.spec import SPEC
 from tests.support import scripted_child
 from tests.support.engine_files import write_onnx_engines
+from tests.support.engines import demo_slices
 from tests.support.scripted_driver import MOST
 
 pytestmark = pytest.mark.timeout(60)
@@ -178,6 +182,29 @@ def test_who_can_wait_gets_the_answer(start: Callable[..., Started]) -> None:
     ]
 
 
+def test_a_live_stream_abstains_meanwhile_and_goes_on(start: Callable[..., Started], tmp_path: Path) -> None:
+    """Through the predictor: the reason as long as it lasts, then scores, and none that is another."""
+    started, left = start("serve launch crash", times=0), tmp_path / "left"
+    predictor, reference = Predictor(started.model), Predictor(load_reference())
+    states = StreamState(), StreamState()
+    made, expected = [], []
+    for piece in demo_slices()[:36]:
+        if piece.index == 12:
+            left.write_text("1")
+        made += [prediction for _, prediction in predictor.predict([(states[0], piece)])]
+        expected += [prediction for _, prediction in reference.predict([(states[1], piece)])]
+        if made[-1].reason is Reason.ENGINE_DOWN:
+            time.sleep(0.2)
+    down = [p.index for p in made if p.reason is Reason.ENGINE_DOWN]
+    assert down == list(range(12, down[-1] + 1))
+    assert down[-1] < 26
+    for one, other in zip(made, expected, strict=True):
+        if one.index < 12 or one.index >= down[-1] + SPEC.window_slices:
+            assert one.reason == other.reason
+            assert one.logit == pytest.approx(other.logit, abs=1e-3)
+    assert made[-1].logit is not None
+
+
 @pytest.mark.parametrize("patient", [True, False])
 def test_too_many_breakdowns_are_the_end(patient: bool, start: Callable[..., Started]) -> None:
     """An error for good, which says so, and stays."""
@@ -272,6 +299,12 @@ def test_altered_engines_are_refused_before_any_process(tmp_path: Path) -> None:
         start_engines(tmp_path, command=("/nonexistent",))
 
 
+def test_other_systems_are_told(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(GpuUnavailable, match="on Linux only"):
+        start_engines(directory)
+
+
 def test_a_process_that_cannot_be_started_is_an_error(directory: Path) -> None:
     with pytest.raises(BackendError, match=r"cannot be started \(No such file or directory\)"):
         start_engines(directory, command=("/nonexistent",))
@@ -322,6 +355,8 @@ _PARENT = """\
 import os, sys, threading
 from pathlib import Path
 from avff.engine.process.start import start_engines
+from avff.engine.slices import Reason
+from avff.engine.spec import SPEC
 from tests.support import scripted_child
 import numpy as np
 model = start_engines(Path(sys.argv[1]), command=scripted_child.COMMAND)
