@@ -44,6 +44,20 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     assert cache.read(KEY) is None
 
 
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, say: the old file, no scratch file, no error."""
+
+    def refuse(*paths: object) -> None:
+        raise OSError("no space")
+
+    cache = KernelCache(tmp_path)
+    cache.keep(KEY, b"old")
+    monkeypatch.setattr(os, "replace", refuse)
+    cache.keep(KEY, b"new")
+    assert cache.read(KEY) == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_the_oldest_go(tmp_path: Path) -> None:
     """So that each rebuilt engine does not leave its kernels for ever."""
     cache = KernelCache(tmp_path)

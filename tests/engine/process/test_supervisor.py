@@ -29,7 +29,7 @@ from avff.engine.predictor import Predictor, StreamState
 from avff.engine.process.handle import ChildProcess
 from avff.engine.process.restarts import RestartPolicy
 from avff.engine.process.start import start_engines
-from avff.engine.process.supervisor import Limits
+from avff.engine.process.supervisor import EngineProcess, Limits
 from avff.engine.slices import Reason
 from avff.engine.spec import SPEC
 from tests.support import scripted_child
@@ -215,15 +215,41 @@ def test_too_many_breakdowns_are_the_end(patient: bool, start: Callable[..., Sta
     assert len([line for line in started.said if "started again in" in line]) == 2
 
 
-def test_a_start_that_fails_counts_too(start: Callable[..., Started], tmp_path: Path) -> None:
-    """The first one works; then the GPU has no room any more."""
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("serve allocate_device memory", "allocate_device failed: out of memory"),
+        ("serve deserialize crash", "broke off while it loaded the engines; it was ended by SIGSEGV"),
+    ],
+)
+def test_a_start_that_fails_counts_too(
+    fault: str, words: str, start: Callable[..., Started], tmp_path: Path
+) -> None:
+    """The first one works; then the GPU has no room any more, say."""
     started = start("serve launch crash", times=1)
     with pytest.raises(BackendDown):
         started.model.infer("landmarks", _inputs("landmarks", 1))
-    os.environ.update(scripted_child.environment(tmp_path / "left", "serve allocate_device memory", 99))
+    os.environ.update(scripted_child.environment(tmp_path / "left", fault, 99))
     errors = _errors(started.model)
-    assert "allocate_device failed: out of memory" in errors[-1]
+    assert words in errors[-1]
     assert "that was breakdown 3" in errors[-1]
+
+
+def test_a_program_that_is_gone_counts_too(directory: Path, tmp_path: Path) -> None:
+    """It was uninstalled while it ran."""
+    contract = load_reference().contract
+    process = EngineProcess(
+        directory, contract, patient=False, say=lambda line: None, command=("/nonexistent",), limits=LIMITS
+    )
+    heard = []
+    for _ in range(3):
+        with pytest.raises(BackendError) as caught:
+            process.run("landmarks", _inputs("landmarks", 1), 1)
+        heard.append(type(caught.value))
+        time.sleep(0.15)
+    process.close()
+    assert heard == [BackendDown, BackendDown, BackendError]
+    assert "cannot be started (No such file or directory)" in str(caught.value)
 
 
 def test_a_slow_start_is_a_breakdown(start: Callable[..., Started], tmp_path: Path) -> None:
