@@ -11,7 +11,6 @@ from avff.engine.backends.engine_file import read_sidecar
 from avff.engine.contract import Contract
 from avff.engine.errors import ContractError, EngineError, EngineFileError, GpuUnavailable
 from avff.engine.model import Model, load_model, read_contract
-from avff.engine.process.start import start_engines
 
 ONNX, TENSORRT = "onnx", "tensorrt"
 _CPU = "engine: ONNX Runtime on the CPU"
@@ -56,6 +55,8 @@ def _on_cpu(config: DaemonConfig) -> Model:
 def _on_gpu(config: DaemonConfig, directory: Path, *, patient: bool) -> Model:
     if config.model is not None:
         _check_same(directory, read_sidecar(directory).contract, read_contract(config.model))
+    from avff.engine.process.start import start_engines
+
     model = start_engines(directory, patient=patient, say=log.warning)
     if config.engine.backend == "auto":
         log.info("engine: TensorRT, as the engines in %s fit this machine", directory)

@@ -24,6 +24,7 @@ from avff.engine.process.handle import COMMAND, ChildProcess
 from avff.engine.process.restarts import RestartPolicy, Restarts
 from avff.engine.process.wire import (
     Message,
+    Views,
     WireError,
     fingerprint,
     shared_memory,
@@ -79,8 +80,7 @@ class EngineProcess:
         self._patient, self._say, self._command = patient, say, command
         self._limits = limits or Limits()
         self._restarts = Restarts(self._limits.restarts)
-        self._descriptor = shared_memory(contract)
-        self._memory = mmap.mmap(self._descriptor, 0)
+        self._memory: mmap.mmap | None = None
         self._child: ChildProcess | None = None
         self._ready = False
         self._since_s = 0.0
@@ -124,10 +124,7 @@ class EngineProcess:
         if self._child is not None:
             self._child.close(_LEAVE_S)
             self._child = None
-        if self._descriptor >= 0:
-            self._memory.close()
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._memory = None
         self._given_up = self._given_up or "the engine was closed"
 
     def _running(self) -> ChildProcess:
@@ -194,16 +191,18 @@ class EngineProcess:
         self._restarts.worked()
         return self._read(graph, count)
 
-    # Views of the memory are local to these two: a traceback that kept one would keep the memory open.
-
     def _write(self, graph: str, inputs: Tensors, count: int) -> None:
-        given, _ = tensors_at(self._memory, self._contract.graphs[graph], count)
+        given, _ = self._tensors(graph, count)
         for name, values in inputs.items():
             given[name][:] = values
 
     def _read(self, graph: str, count: int) -> Tensors:
-        _, made = tensors_at(self._memory, self._contract.graphs[graph], count)
+        _, made = self._tensors(graph, count)
         return {name: values.copy() for name, values in made.items()}
+
+    def _tensors(self, graph: str, count: int) -> tuple[Views, Views]:
+        assert self._memory is not None, "it came with the process"
+        return tensors_at(self._memory, self._contract.graphs[graph], count)
 
     def _broke(self, why: str, grace_s: float = 0.0) -> NoReturn:
         """End the process, and start another one later, or give up."""
@@ -232,7 +231,21 @@ class EngineProcess:
         raise BackendError(why)
 
     def _spawn(self) -> ChildProcess:
-        return ChildProcess("serve", self._directory, self._descriptor, command=self._command)
+        """Start a process with memory of its own.
+
+        One that could not be ended, within a driver of the kernel, may still write: not into ours.
+        """
+        try:
+            descriptor = shared_memory(self._contract)
+        except OSError as error:
+            raise BackendError(f"no memory to share with the engine's process ({error.strerror})") from error
+        try:
+            memory = mmap.mmap(descriptor, 0)
+            child = ChildProcess("serve", self._directory, descriptor, command=self._command)
+        finally:
+            os.close(descriptor)
+        self._memory = memory
+        return child
 
 
 def refuse(message: Message) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 
-from avff.daemon import backends, cli
+from avff.daemon import cli
+from avff.engine.process import start
 from avff.engine.process.restarts import RestartPolicy
 from avff.engine.process.start import start_engines
 from avff.engine.process.supervisor import Limits
@@ -15,5 +16,5 @@ LIMITS = Limits(start_s=20.0, answer_s=2.0, restarts=RestartPolicy(most=2, first
 
 if __name__ == "__main__":
     scripted = functools.partial(start_engines, command=scripted_child.COMMAND, limits=LIMITS)
-    vars(backends)["start_engines"] = scripted
+    vars(start)["start_engines"] = scripted
     sys.exit(cli.main())

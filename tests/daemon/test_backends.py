@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from avff.daemon import backends, build
+from avff.daemon import build
 from avff.daemon.backends import load_by_choice
 from avff.daemon.build import daemon_from_config
 from avff.daemon.config import DaemonConfig, EngineSettings
 from avff.daemon.runner import EngineRunner, LoadedEngine
 from avff.engine.errors import BackendError, ContractError, EngineError, EngineFileError, GpuUnavailable
 from avff.engine.model import Model
+from avff.engine.process import start as engine_start
 from tests.support import scripted_child
 from tests.support.avffd import Done, avffd
 from tests.support.engine import scripted_model
@@ -67,7 +68,7 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def _start(monkeypatch: pytest.MonkeyPatch, error: EngineError | None = None) -> RecordingStart:
     start = RecordingStart(error)
-    monkeypatch.setattr(backends, "start_engines", start)
+    monkeypatch.setattr(engine_start, "start_engines", start)
     return start
 
 

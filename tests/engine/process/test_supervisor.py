@@ -434,5 +434,5 @@ def test_closing_ends_the_process_and_the_model(start: Callable[..., Started]) -
     before = set(os.listdir("/proc/self/fd"))
     model.close()
     model.close()
-    assert len(before) - len(os.listdir("/proc/self/fd")) == 4  # connection, stderr, memory and its map
+    assert len(before) - len(os.listdir("/proc/self/fd")) == 3  # connection, stderr, memory
     assert "closed" in str(_failure(model))
