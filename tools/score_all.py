@@ -77,7 +77,10 @@ def read_clips(root: Path) -> list[Listed]:
 
 def score(clip: Listed, root: Path, model: Path | None) -> Outcome:
     """Run the daemon on one clip."""
-    command = [sys.executable, "-m", "avff.daemon", "--source", str(root / clip.path), "--format", "jsonl"]
+    command = [
+        sys.executable, "-m", "avff.daemon", "--source", str(root / clip.path),
+        "--format", "jsonl", "--engine", "onnx",
+    ]  # fmt: skip
     command += ["--threads", "1", *(["--model", str(model)] if model else [])]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
