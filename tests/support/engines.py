@@ -88,11 +88,12 @@ def scale(model: ModelProto, name: str, factor: float) -> None:
 
 
 def rescale(model: ModelProto, largest: float) -> None:
-    """Scale the first convolution so that its largest weight is this, and the second one back.
+    """Scale the second convolution so that its largest weight is this, and the third one back.
 
     Between them is a ReLU, which scaling passes through: in exact numbers the graph gives what it gave.
+    The first one of all may read the graph's input, and is FP32 then.
     """
-    first, second = convolutions(model)[:2]
+    first, second = convolutions(model)[1:3]
     factor = largest / float(np.abs(weights(model, first.input[1])).max())
     for name in first.input[1:]:
         scale(model, name, factor)

@@ -153,7 +153,7 @@ def test_an_overflowing_model_is_refused_with_its_layer(
     """Exit code 1, one line with the layer; engines of before stay, and nothing joins them."""
     content = altered(graphs_in(model)["audio"], lambda graph: rescale(graph, 60_000.0))
     loud = with_graph(model, tmp_path / "model", "audio", content)
-    layer = convolutions(onnx.load_from_string(content))[0].name
+    layer = convolutions(onnx.load_from_string(content))[1].name
     monkeypatch.setattr(build, "read_clips", lambda *_, **__: demo_clips())
     monkeypatch.setattr(parity, "Limits", lambda: dataclasses.replace(LIMITS, windows=6))
     out = tmp_path / "engines"

@@ -12,16 +12,15 @@ from typing import Any
 
 from onnx import checker, load_from_string, shape_inference
 
-from avff.engine.backend import Backend
-from avff.engine.backends.ort import ort_factory
 from avff.engine.backends.sidecar import SIDECAR_FILE, CompiledGraph, Profile, Sidecar
-from avff.engine.contract import GRAPHS, Contract, GraphSpec
-from avff.engine.model import load_model
+from avff.engine.contract import GRAPHS, GraphSpec
 from avff.trainer.durable import scratch_of, write_durably
+from avff.trainer.engines.agreement import Agreement
 from avff.trainer.engines.builder import Builder
 from avff.trainer.engines.errors import BuildError
 from avff.trainer.engines.mixed import to_mixed
-from avff.trainer.engines.parity import check_parity
+from avff.trainer.engines.parity import check_export, check_parity
+from avff.trainer.engines.source import Source, read_source
 from avff.trainer.engines.windows import count_windows, read_clips
 
 BEST_BATCH = 4
@@ -35,18 +34,19 @@ class Order:
     """What is to be built.
 
     Attributes:
-        model: directory as ``avff-train`` exports it.
+        model: directory as ``avff-train`` exports it, a run's folder or checkpoint; None for the embedded
+            model.
         output: folder for the engines.
         flavour: ``rtx`` or ``tensorrt``.
         precision: ``fp16`` or ``fp32``.
         max_batch: largest batch the engines take.
         capabilities: GPUs to build for; the flavour's own when empty.
-        data: root of a ``manifest.csv`` with the clips to judge FP16 by.
+        data: root of a ``manifest.csv`` with the clips to judge by.
         clips: how many of them.
         split: of the manifest; None for all.
     """
 
-    model: Path
+    model: Path | None
     output: Path
     flavour: str
     precision: str
@@ -66,6 +66,7 @@ def build_engines(order: Order, say: Say) -> Sidecar:
 
     Raises:
         ContractError, FileNotFoundError, BackendError: the model is not there, altered or not to be run.
+        CheckpointError, EnsembleError: the checkpoint is damaged, or cannot be exported.
         BuildError: see :mod:`avff.trainer.engines.errors`.
         ManifestError, AssetError: the clips, or the face models, cannot be had.
         OSError: the engines cannot be written.
@@ -73,12 +74,12 @@ def build_engines(order: Order, say: Say) -> Sidecar:
     if order.output.exists() and not order.output.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "is a file, engines need a folder", str(order.output))
     builder = Builder(order.flavour, order.capabilities)
-    contract, graphs = _read_model(order.model)
+    source = read_source(order.model)
+    contract = source.contract
     say(f"{contract.name}: {order.flavour} {builder.version} for {', '.join(builder.capabilities)}")
-    compiled, parity = graphs, None
-    if order.precision == "fp16":
-        compiled = {name: _mixed(name, content) for name, content in graphs.items()}
-        parity = _judge(order, contract, graphs, compiled, say)
+    halved = order.precision == "fp16"
+    compiled = {name: _mixed(name, content) if halved else content for name, content in source.graphs.items()}
+    parity = _judge(order, source, compiled, say)
     profile = Profile(1, min(BEST_BATCH, order.max_batch), order.max_batch)
     engines: dict[str, bytes] = {}
     for number, name in enumerate(GRAPHS, start=1):
@@ -139,22 +140,6 @@ def _writer(content: bytes) -> Callable[[Any], object]:
     return lambda file: file.write(content)
 
 
-def _read_model(path: Path) -> tuple[Contract, dict[str, bytes]]:
-    """Return the contract and the verified graphs, each of which the reference runtime has loaded."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such model; give the directory that avff-train exported")
-    read: dict[GraphSpec, bytes] = {}
-    load = ort_factory(threads=1)
-
-    def keep(content: bytes, spec: GraphSpec) -> Backend:
-        read[spec] = content
-        return load(content, spec)
-
-    model = load_model(path, factory=keep)
-    model.close()
-    return model.contract, {name: read[model.contract.graphs[name]] for name in GRAPHS}
-
-
 def _mixed(name: str, content: bytes) -> bytes:
     try:
         return bytes(to_mixed(load_from_string(content)).SerializeToString())
@@ -164,17 +149,28 @@ def _mixed(name: str, content: bytes) -> bytes:
 
 
 def _judge(
-    order: Order, contract: Contract, graphs: Mapping[str, bytes], mixed: Mapping[str, bytes], say: Say
-) -> dict[str, Any]:
-    """Run the gate, and return its report as JSON."""
+    order: Order, source: Source, compiled: Mapping[str, bytes], say: Say
+) -> dict[str, Any] | None:
+    """Run the gate's links and return their reports as JSON; None where there is nothing to compare."""
+    halved = order.precision == "fp16"
+    if not halved and source.network is None:
+        return None
     clips = read_clips(order.data, count=order.clips, split=order.split, say=say)
-    say(f"comparing FP16 with FP32 on up to {count_windows(clips)} windows of {len(clips)} clips")
-    report = check_parity(contract, graphs, mixed, clips)
-    say(
-        f"FP16 holds on {report.windows} windows: logits differ by {report.logit:.2g} at most, "
-        f"AUC by {abs(report.auc_fp16 - report.auc_fp32):.2g}"
+    say(f"comparing on up to {count_windows(clips)} windows of {len(clips)} clips")
+    reports: dict[str, Agreement] = {}
+    if source.network is not None:
+        reports["export"] = check_export(source.contract, source.network, source.graphs, clips)
+        say(f"the ONNX graphs are the trained network's: {_in_words(reports['export'])}")
+    if halved:
+        reports["fp16"] = check_parity(source.contract, source.graphs, compiled, clips)
+        say(f"FP16 holds: {_in_words(reports['fp16'])}")
+    return {name: asdict(report) for name, report in reports.items()}
+
+
+def _in_words(report: Agreement) -> str:
+    return (
+        f"on {report.windows} windows logits differ by {report.logit:.2g} at most, AUC by {report.drift:.2g}"
     )
-    return asdict(report)
 
 
 def _described(name: str, engine: bytes, spec: GraphSpec, compiled: bytes, profile: Profile) -> CompiledGraph:

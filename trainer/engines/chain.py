@@ -96,8 +96,29 @@ class Answers:
             return np.array([joined(by[window.modality], parts, row) for window, row in rows], np.float64)
 
 
-class Chain:
-    """Four graphs in ONNX Runtime on one thread, behind the engine's predictor.
+class OneGraph:
+    """A graph of a loaded model, by itself.
+
+    Args:
+        model: all of it, closed with the last of its graphs.
+        name: of the graph.
+    """
+
+    def __init__(self, model: Model, name: str) -> None:
+        self._model, self._name = model, name
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        """Run the graph."""
+        return self._model.infer(self._name, inputs)
+
+    def close(self) -> None:
+        """Free the model, once."""
+        if self._name == GRAPHS[-1]:
+            self._model.close()
+
+
+def of_onnx(contract: Contract, graphs: Graphs) -> dict[str, Backend]:
+    """Load graphs into ONNX Runtime, on one thread.
 
     Args:
         contract: of the model; graphs of another precision keep it.
@@ -106,12 +127,24 @@ class Chain:
     Raises:
         BackendError: a graph cannot be loaded.
     """
+    return {name: OrtBackend(graphs[name], contract.graphs[name], threads=1) for name in GRAPHS}
 
-    def __init__(self, contract: Contract, graphs: Graphs) -> None:
-        self._backends = {
-            name: RecordingBackend(OrtBackend(graphs[name], contract.graphs[name], threads=1))
-            for name in GRAPHS
-        }
+
+def of_model(model: Model) -> dict[str, Backend]:
+    """Return the graphs of a loaded model."""
+    return {name: OneGraph(model, name) for name in GRAPHS}
+
+
+class Chain:
+    """Four graphs behind the engine's predictor.
+
+    Args:
+        contract: of the model.
+        backends: that run the graphs, by name; freed with the chain.
+    """
+
+    def __init__(self, contract: Contract, backends: Mapping[str, Backend]) -> None:
+        self._backends = {name: RecordingBackend(backends[name]) for name in GRAPHS}
         self._predictor = Predictor(Model(contract, self._backends))
 
     def run(self, clips: Sequence[LabelledSlices]) -> Answers:

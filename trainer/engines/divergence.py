@@ -72,7 +72,8 @@ def find_divergence(spec: GraphSpec, name: str, exact: bytes, rounded: bytes, in
     Raises:
         BackendError: a graph cannot be run.
     """
-    layers = [(node, tensor) for node, tensor in _layers(exact) if tensor in _tensors(rounded)]
+    shared = _tensors(rounded)
+    layers = [(node, tensor) for node, tensor in _layers(exact) if tensor in shared]
     names = [tensor for _, tensor in layers]
     ours, theirs = (_run(spec, graph, names, inputs) for graph in (exact, rounded))
     found: list[Divergence] = []

@@ -2,7 +2,9 @@
 
 The rule is that of PyTorch's autocast, carried over to ONNX operators:
 
-- convolutions and matrix products take FP16 and give FP16;
+- convolutions and matrix products take FP16 and give FP16, but for those that read the graph's inputs as
+  they come: measurements are differences of large numbers (a point's place less the nose's, a band less its
+  mean), and rounded to 11 bits before they are subtracted they keep only a few;
 - operators that move, join, add or bend values stay in FP16 where *all* they read is FP16;
 - everything else is an island of FP32: normalisations with their statistics, softmax, powers, roots,
   divisions, reductions, and with them the graph's inputs and outputs, so that one contract holds for
@@ -23,6 +25,10 @@ CARRIERS = frozenset({
     "Add", "Concat", "Expand", "Flatten", "Gather", "Gelu", "Mul", "Relu", "Reshape", "Slice", "Split",
     "Squeeze", "Sub", "Transpose", "Unsqueeze",
 })  # fmt: skip
+VIEWS = frozenset({
+    "Concat", "Expand", "Flatten", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+})  # fmt: skip
+"""Of these, the ones that give the values they were given."""
 _LARGEST = float(np.finfo(np.float16).max)
 _SUFFIX: dict[int, str] = {TensorProto.FLOAT16: "/f16", TensorProto.FLOAT: "/f32"}
 
@@ -67,6 +73,8 @@ class _Mixed:
         for value in (*graph.input, *graph.value_info, *graph.output):
             self._types[value.name] = value.type.tensor_type.elem_type
         self._results = {value.name for value in graph.output}
+        self._given = {value.name for value in graph.input}
+        """Tensors that hold the graph's inputs and nothing else."""
         self._half: set[str] = set()
         """Tensors that are FP16 under their own name."""
         self._versions: dict[tuple[str, int], str] = {}
@@ -77,6 +85,8 @@ class _Mixed:
     def add(self, node: NodeProto) -> None:
         """Append a node in the precision it is due, with casts of what it reads."""
         precision = TensorProto.FLOAT16 if self._is_half(node) else TensorProto.FLOAT
+        if node.op_type in VIEWS and self._data(node) and self._given.issuperset(self._data(node)):
+            self._given |= set(node.output)
         copied = NodeProto()
         copied.CopyFrom(node)
         for place, name in enumerate(node.input):
@@ -91,13 +101,17 @@ class _Mixed:
         return list(self._used.values())
 
     def _is_half(self, node: NodeProto) -> bool:
-        floats = [name for name in node.input if self._is_float(name)]
-        data = [name for name in floats if name not in self._constants]
-        if not data or not all(self._fits(name) for name in floats if name in self._constants):
+        data = self._data(node)
+        constants = [name for name in node.input if name in self._constants and self._is_float(name)]
+        if not data or not all(self._fits(name) for name in constants):
             return False
-        return node.op_type in PRODUCTS or (
-            node.op_type in CARRIERS and all(name in self._half for name in data)
-        )
+        if node.op_type in PRODUCTS:
+            return self._given.isdisjoint(data)
+        return node.op_type in CARRIERS and self._half.issuperset(data)
+
+    def _data(self, node: NodeProto) -> list[str]:
+        """Return the float tensors that a node reads, without constants."""
+        return [name for name in node.input if self._is_float(name) and name not in self._constants]
 
     def _is_float(self, name: str) -> bool:
         return self._types.get(name) == TensorProto.FLOAT

@@ -1,86 +1,34 @@
-"""The gate: FP16 graphs give the model's answers on real windows, or no engine is built of them.
+"""The gate: a graph gives the model's answers on real windows, or no engine is built of it.
 
-FP32 graphs run as they are, FP16 ones as :mod:`avff.trainer.engines.rounded` writes them, both in ONNX
-Runtime and both as a chain: FP16 tokens go into the FP16 fusion.  What a GPU adds to that, another
-order of summing, is for the GPU to show.
+Three links, each as a chain, encoders' tokens into the fusion of the same kind: the trained network in
+torch and its graphs in FP32, where a checkpoint is compiled; the graphs in FP32 and in FP16; and, where
+there is a GPU, the graphs in FP32 and the engine.  FP16 graphs run as
+:mod:`avff.trainer.engines.rounded` writes them, in ONNX Runtime.  What a GPU adds to that, another order
+of summing, is for the GPU to show.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnxruntime
 from onnx import load_from_string
 
+from avff.engine.backend import Backend
 from avff.engine.contract import GRAPHS, Contract
-from avff.trainer.engines.chain import Answers, Chain, Graphs
+from avff.engine.model import Model
+from avff.trainer.engines.agreement import Agreement, Compared, Limits, compare
+from avff.trainer.engines.chain import Chain, Graphs, of_model, of_onnx
 from avff.trainer.engines.divergence import Divergence, find_divergence
-from avff.trainer.engines.errors import ParityError, WindowsError
+from avff.trainer.engines.errors import ParityError
 from avff.trainer.engines.rounded import check_rounding, to_rounded
 from avff.trainer.engines.windows import LabelledSlices
-from avff.trainer.metrics import Float64, Labels, auc
 
-ALONE = 16
-"""Windows that are run again in batches of one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the gate allows.
-
-    Attributes:
-        windows: with a score, at least.
-        logit: largest difference of any of the fusion graph's logits, in nats before calibration.
-        auc: largest difference of the windows' AUC.
-        batch: largest difference of a logit between a batch of one and a full batch.  Not zero: kernels
-            for one row sum in another order, and FP16 then rounds to a neighbour here and there.
-    """
-
-    windows: int = 64
-    logit: float = 0.02
-    auc: float = 0.001
-    batch: float = 0.005
-
-
-@dataclass(frozen=True, slots=True)
-class ParityReport:
-    """What the gate found; stored with the engines.
-
-    Attributes:
-        clips, windows: that it looked at; only windows with a score count.
-        logit: largest difference of a logit between FP32 and FP16.
-        auc_fp32, auc_fp16: of the windows' scores by their clips' labels.
-        batch: largest difference of an FP16 logit between a batch of one and a full batch.
-        outputs: largest difference by output, all graphs.
-        runtime: that computed both.
-        limits: that were kept.
-    """
-
-    clips: int
-    windows: int
-    logit: float
-    auc_fp32: float
-    auc_fp16: float
-    batch: float
-    outputs: Mapping[str, float]
-    runtime: str
-    limits: Limits = field(default_factory=Limits)
-
-    def excess(self) -> list[str]:
-        """Return what is beyond its limit, in words; NaN is."""
-        drift = abs(self.auc_fp32 - self.auc_fp16)
-        measured = (
-            ("largest difference of a logit", self.logit, self.limits.logit),
-            ("difference of the AUC", drift, self.limits.auc),
-            ("largest difference between batch sizes", self.batch, self.limits.batch),
-        )
-        # Not "value > most": NaN has to count.
-        exceeded = [one for one in measured if not one[1] <= one[2]]
-        return [f"{what} {value:.4g}, at most {most:g}" for what, value, most in exceeded]
+EXPORT_LOGIT = 0.002
+"""Largest difference of a logit that an export may make: both sides are FP32, and sum in another order."""
+_RUNTIME = f"onnxruntime {onnxruntime.__version__}"
 
 
 def check_parity(
@@ -89,7 +37,7 @@ def check_parity(
     mixed: Graphs,
     clips: Sequence[LabelledSlices],
     limits: Limits | None = None,
-) -> ParityReport:
+) -> Agreement:
     """Compare the FP16 graphs with the FP32 ones on the windows of clips.
 
     Args:
@@ -104,78 +52,95 @@ def check_parity(
         BackendError: a graph cannot be run.
     """
     check_rounding()
-    limits = limits or Limits()
     rounded = {n: to_rounded(load_from_string(mixed[n])).SerializeToString() for n in GRAPHS}
-    with closing(Chain(contract, exact)) as ours, closing(Chain(contract, rounded)) as theirs:
-        expected = ours.run(clips)
-        _check_windows(expected, limits)
-        found = theirs.run(clips)
-        report = _report(contract, clips, expected, found, _alone(theirs, found), limits)
-        excess = report.excess()
+    with _chain(contract, of_onnx(contract, exact)) as ours, _chain(contract, of_onnx(contract, rounded)) as theirs:
+        compared = compare(contract, ours, theirs, clips, _RUNTIME, limits)
+        excess = compared.agreement.excess()
         if excess:
-            inputs = ours.inputs_of(expected.windows[_worst(expected, found)])
+            inputs = ours.inputs_of(compared.expected.windows[compared.worst()])
             cause = _cause(contract, exact, rounded, inputs)
             raise ParityError(
                 f"the FP16 graphs do not give the model's answers: {'; '.join(excess)}; {cause}"
             )
-    return report
+    return compared.agreement
 
 
-def _check_windows(answers: Answers, limits: Limits) -> None:
-    count = len(answers.windows)
-    if count < limits.windows:
-        raise WindowsError(
-            f"the clips have {count} windows with a score, at least {limits.windows} are needed; "
-            f"give more clips or another split"
-        )
-    if len(set(answers.labels().tolist())) < 2:
-        raise WindowsError("all windows with a score are of one class; give genuine and generated clips")
-
-
-def _report(
+def check_export(
     contract: Contract,
+    network: Mapping[str, Backend],
+    exact: Graphs,
     clips: Sequence[LabelledSlices],
-    expected: Answers,
-    found: Answers,
-    batch: float,
-    limits: Limits,
-) -> ParityReport:
-    theirs = found.by_name()
-    outputs = {name: _largest(values, theirs[name]) for name, values in expected.by_name().items()}
-    labels = expected.labels()
-    auc_fp32, auc_fp16 = (_auc(labels, answers.scores(contract)) for answers in (expected, found))
-    return ParityReport(
-        clips=len(clips), windows=len(expected.windows), logit=outputs["fusion.clip"], auc_fp32=auc_fp32,
-        auc_fp16=auc_fp16, batch=batch, outputs=outputs, runtime=f"onnxruntime {onnxruntime.__version__}",
-        limits=limits,
-    )  # fmt: skip
+    limits: Limits | None = None,
+) -> Agreement:
+    """Compare the FP32 graphs with the trained network they were exported from.
+
+    Args:
+        contract: of the model.
+        network: the network's modules, by graph; closed at the end.
+        exact: the graphs.
+        clips: of both classes.
+        limits: what is allowed.
+
+    Raises:
+        WindowsError: the clips do not suffice.
+        ParityError: a limit is exceeded.
+        BackendError: a graph cannot be run.
+    """
+    limits = limits or Limits(logit=EXPORT_LOGIT)
+    compared = _compare(contract, network, of_onnx(contract, exact), clips, f"torch, {_RUNTIME}", limits)
+    return _accepted(compared, "the ONNX graphs do not give the trained network's answers")
 
 
-def _auc(labels: Labels, scores: Float64) -> float:
-    return auc(labels, scores) if np.isfinite(scores).all() else float("nan")
+def check_engines(
+    contract: Contract,
+    exact: Graphs,
+    engines: Model,
+    clips: Sequence[LabelledSlices],
+    runtime: str,
+    limits: Limits | None = None,
+) -> Agreement:
+    """Compare engines on their GPU with the FP32 graphs on the CPU.
 
+    Args:
+        contract: of the model.
+        exact: its graphs.
+        engines: the same model, served by engines; closed at the end.
+        clips: of both classes.
+        runtime: what runs the engines, for the report.
+        limits: what is allowed.
 
-def _largest(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
-    """Return the largest difference; NaN where either is not finite, which no limit allows."""
-    if not (np.isfinite(one).all() and np.isfinite(other).all()):
-        return float("nan")
-    return float(np.abs(one - other).max(initial=0.0))
-
-
-def _alone(chain: Chain, batched: Answers) -> float:
-    """Return the largest difference of a logit between a window alone and in its batch."""
-    count = len(batched.windows)
-    chosen = np.unique(np.linspace(0, count - 1, min(count, ALONE)).astype(int))
-    return max(
-        _largest(chain.run_alone(batched.windows[i])["clip"], batched.outputs["clip"][i : i + 1])
-        for i in chosen
+    Raises:
+        WindowsError: the clips do not suffice.
+        ParityError: a limit is exceeded.
+        BackendError: a graph or an engine cannot be run.
+    """
+    compared = _compare(
+        contract, of_onnx(contract, exact), of_model(engines), clips, f"{_RUNTIME}, {runtime}", limits
     )
+    return _accepted(compared, "the engines do not give the model's answers")
 
 
-def _worst(expected: Answers, found: Answers) -> int:
-    """Return the window to look into: the first with NaN or infinity, else the one that differs most."""
-    gap = np.abs(expected.outputs["clip"] - found.outputs["clip"]).max(axis=1)
-    return int(np.where(np.isfinite(gap), gap, np.inf).argmax())
+def _chain(contract: Contract, backends: Mapping[str, Backend]) -> closing[Chain]:
+    return closing(Chain(contract, backends))
+
+
+def _compare(
+    contract: Contract,
+    ours: Mapping[str, Backend],
+    theirs: Mapping[str, Backend],
+    clips: Sequence[LabelledSlices],
+    runtime: str,
+    limits: Limits | None,
+) -> Compared:
+    with _chain(contract, ours) as expected, _chain(contract, theirs) as found:
+        return compare(contract, expected, found, clips, runtime, limits)
+
+
+def _accepted(compared: Compared, complaint: str) -> Agreement:
+    excess = compared.agreement.excess()
+    if excess:
+        raise ParityError(f"{complaint}: {'; '.join(excess)}")
+    return compared.agreement
 
 
 def _cause(contract: Contract, exact: Graphs, rounded: Graphs, inputs: Mapping[str, Any]) -> Divergence:

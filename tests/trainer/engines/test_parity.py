@@ -15,7 +15,8 @@ from onnx import ModelProto, helper, numpy_helper
 from avff.engine.contract import Contract
 from avff.trainer.engines.errors import ParityError, WindowsError
 from avff.trainer.engines.mixed import to_mixed
-from avff.trainer.engines.parity import Limits, ParityReport, check_parity
+from avff.trainer.engines.agreement import Agreement, Limits
+from avff.trainer.engines.parity import check_parity
 from avff.trainer.engines.windows import LabelledSlices, count_windows
 from tests.support.engines import (
     Change,
@@ -75,8 +76,8 @@ def test_fp16_gives_the_models_answers(
     report = check_parity(contract, graphs, _mixed(graphs), clips, FEW)
     assert (report.clips, report.windows) == (3, 6)
     assert 0 < report.logit < FEW.logit
-    assert abs(report.auc_fp32 - report.auc_fp16) <= FEW.auc
-    assert 0 <= report.auc_fp32 <= 1
+    assert report.drift <= FEW.auc
+    assert 0 <= report.auc_expected <= 1
     assert 0 <= report.batch < FEW.batch
     assert set(report.outputs) == {
         "video.tokens", "audio.tokens", "landmarks.tokens", "fusion.clip", "fusion.frames", "fusion.sync",
@@ -94,7 +95,7 @@ def test_equal_graphs_differ_in_nothing(
     graphs = graphs_in(directory)
     report = check_parity(contract, graphs, graphs, clips, FEW)
     assert set(report.outputs.values()) == {0.0}
-    assert report.auc_fp32 == report.auc_fp16
+    assert report.auc_expected == report.auc_found
 
 
 @pytest.mark.parametrize("name", ["audio", "video"])
@@ -103,7 +104,7 @@ def test_an_overflowing_network_is_refused_with_its_layer(
 ) -> None:
     """Its weights fit into FP16 and its answers in FP32 are as before; one layer's values do not fit."""
     graphs = _with(graphs_in(directory), name, lambda model: rescale(model, 60_000.0))
-    layer = convolutions(onnx.load_from_string(graphs[name]))[0]
+    layer = convolutions(onnx.load_from_string(graphs[name]))[1]
     message = _refusal(contract, graphs, _mixed(graphs), clips)
     assert "the FP16 graphs do not give the model's answers" in message
     assert f"FP16 overflows at layer {layer.name!r} (Conv, tensor {layer.output[0]!r})" in message
@@ -116,7 +117,7 @@ def test_values_that_vanish_are_refused_with_their_layer(
 ) -> None:
     """Nothing overflows: the weights of one layer are below FP16's smallest number."""
     graphs = _with(graphs_in(directory), "audio", lambda model: rescale(model, 2e-8))
-    layer = convolutions(onnx.load_from_string(graphs["audio"]))[0]
+    layer = convolutions(onnx.load_from_string(graphs["audio"]))[1]
     message = _refusal(contract, graphs, _mixed(graphs), clips)
     assert f"FP16 parts from FP32 at layer {layer.name!r} (Conv" in message
     assert "100.00% of its largest value" in message
@@ -201,15 +202,15 @@ def test_windows_without_a_score_do_not_count(
     [
         ({"logit": 0.0201}, "largest difference of a logit 0.0201, at most 0.02"),
         ({"logit": float("nan")}, "largest difference of a logit nan, at most 0.02"),
-        ({"auc_fp16": 0.8985}, "difference of the AUC 0.0015, at most 0.001"),
-        ({"auc_fp16": float("nan")}, "difference of the AUC nan"),
+        ({"auc_found": 0.8985}, "difference of the AUC 0.0015, at most 0.001"),
+        ({"auc_found": float("nan")}, "difference of the AUC nan"),
         ({"batch": 0.0051}, "largest difference between batch sizes 0.0051, at most 0.005"),
     ],
 )
 def test_each_limit_is_kept(changes: dict[str, float], words: str) -> None:
     """And NaN is beyond all of them."""
-    report = ParityReport(
-        clips=1, windows=64, logit=0.02, auc_fp32=0.9, auc_fp16=0.8995, batch=0.005, outputs={}, runtime=""
+    report = Agreement(
+        clips=1, windows=64, logit=0.02, auc_expected=0.9, auc_found=0.8995, batch=0.005, outputs={}, runtime=""
     )  # fmt: skip
     assert report.excess() == []
     (excess,) = replace(report, **changes).excess()  # type: ignore[arg-type]
