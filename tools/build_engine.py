@@ -2,7 +2,7 @@
 
     python tools/build_engine.py default -o engines/default
     python tools/build_engine.py runs/outputs/mine -o engines/mine
-    python tools/build_engine.py runs/outputs/mine/best_model.pth --precision fp32 --max-batch 8 -o engines/mine
+    python tools/build_engine.py runs/outputs/mine/best_model.pth --precision fp32 -o engines/mine
     python tools/build_engine.py runs/outputs/mine/model --compute-capability 7.5 -o engines/turing
 
 TensorRT-RTX (``pip install 'avff[train,rtx]'``) needs no GPU for that.  What is checked, what is written
@@ -28,10 +28,10 @@ CLIPS = 32
 DEFAULT, DEMO = "default", "demo"
 _EPILOG = """\
 exit codes: 0 done, 1 FP16 or ONNX does not give the model's answers, 2 wrong usage, 65 the clips do not
-suffice to tell, 66 no such model or file, 69 a package or the face models are missing, 70 the builder or the
-runtime refused, or memory did not suffice, 71 an operator cannot be compiled, 74 the engines cannot be written
-or the checkpoint is damaged, 76 the package is too old, 78 not a model of this program, or altered,
-130 interrupted
+suffice to tell, 66 no such model or file, 69 a package or the face models are missing, 70 the builder or
+the runtime refused, or memory did not suffice, 71 an operator cannot be compiled, 74 the engines cannot be
+written or the checkpoint is damaged, 76 the package is too old, 78 not a model of this program, or
+altered, 130 interrupted
 """
 
 
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     data = os.environ.get("AVFF_DATA") or str(ROOT.parent / "shared" / "data")
     add = parser.add_argument
-    add("model", nargs="?", default=DEFAULT, metavar="MODEL", help=f"exported model, run, or checkpoint ({DEFAULT})")
+    add("model", nargs="?", default=DEFAULT, help=f"exported model, run or checkpoint ({DEFAULT})")
     add("--precision", choices=("fp16", "fp32"), default="fp16", help="of products; sums stay FP32 (fp16)")
     add("--max-batch", type=_batch, default=MAX_BATCH, metavar="N", help=f"largest batch ({MAX_BATCH})")
     add("--flavour", choices=("rtx", "tensorrt"), default="rtx", help="builder and runtime (rtx)")

@@ -20,6 +20,8 @@ from avff.engine.contract import GRAPHS, Contract, parse_contract
 from avff.engine.frontend import Frontend
 from avff.engine.model import CONTRACT_FILE
 from avff.engine.slices import Slice
+from avff.trainer.engines import build, parity
+from avff.trainer.engines.agreement import Limits
 from avff.trainer.engines.windows import LabelledSlices
 from avff.trainer.export import export_model
 from tests.support.engine import demo_items, face_models, run
@@ -113,3 +115,9 @@ def demo_clips(count: int = 3, slices: int = 10) -> list[LabelledSlices]:
     return [
         LabelledSlices(f"stretch {k}", k % 2, made[start : start + slices]) for k, start in enumerate(starts)
     ]
+
+
+def judge_by_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a build judge by six windows of the demo clip, where the windows are not what is tested."""
+    monkeypatch.setattr(build, "read_clips", lambda *_, **__: demo_clips())
+    monkeypatch.setattr(parity, "Limits", functools.partial(Limits, windows=6))

@@ -1,9 +1,9 @@
-"""Two runtimes, or two precisions, on the same windows: how far their answers are apart, and what is allowed."""
+"""Two runtimes, or two precisions, on the same windows: how far apart they are, and what is allowed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ class Agreement:
     batch: float
     outputs: Mapping[str, float]
     runtime: str
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits
 
     @property
     def drift(self) -> float:
@@ -97,7 +97,7 @@ def compare(
     theirs: Chain,
     clips: Sequence[LabelledSlices],
     runtime: str,
-    limits: Limits | None = None,
+    limits: Limits,
 ) -> Compared:
     """Run both chains on the windows of clips; nothing is refused for what it gives.
 
@@ -113,7 +113,6 @@ def compare(
         WindowsError: the clips do not suffice.
         BackendError: a graph cannot be run.
     """
-    limits = limits or Limits()
     expected = ours.run(clips)
     _check_windows(expected, limits)
     found = theirs.run(clips)

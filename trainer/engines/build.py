@@ -148,9 +148,7 @@ def _mixed(name: str, content: bytes) -> bytes:
         raise BuildError(f"{name}: cannot be put in mixed precision ({line})") from error
 
 
-def _judge(
-    order: Order, source: Source, compiled: Mapping[str, bytes], say: Say
-) -> dict[str, Any] | None:
+def _judge(order: Order, source: Source, compiled: Mapping[str, bytes], say: Say) -> dict[str, Any] | None:
     """Run the gate's links and return their reports as JSON; None where there is nothing to compare."""
     halved = order.precision == "fp16"
     if not halved and source.network is None:

@@ -53,8 +53,11 @@ def check_parity(
     """
     check_rounding()
     rounded = {n: to_rounded(load_from_string(mixed[n])).SerializeToString() for n in GRAPHS}
-    with _chain(contract, of_onnx(contract, exact)) as ours, _chain(contract, of_onnx(contract, rounded)) as theirs:
-        compared = compare(contract, ours, theirs, clips, _RUNTIME, limits)
+    with (
+        _chain(contract, of_onnx(contract, exact)) as ours,
+        _chain(contract, of_onnx(contract, rounded)) as theirs,
+    ):
+        compared = compare(contract, ours, theirs, clips, _RUNTIME, limits or Limits())
         excess = compared.agreement.excess()
         if excess:
             inputs = ours.inputs_of(compared.expected.windows[compared.worst()])
@@ -114,8 +117,9 @@ def check_engines(
         ParityError: a limit is exceeded.
         BackendError: a graph or an engine cannot be run.
     """
+    both = f"{_RUNTIME}, {runtime}"
     compared = _compare(
-        contract, of_onnx(contract, exact), of_model(engines), clips, f"{_RUNTIME}, {runtime}", limits
+        contract, of_onnx(contract, exact), of_model(engines), clips, both, limits or Limits()
     )
     return _accepted(compared, "the engines do not give the model's answers")
 
@@ -130,7 +134,7 @@ def _compare(
     theirs: Mapping[str, Backend],
     clips: Sequence[LabelledSlices],
     runtime: str,
-    limits: Limits | None,
+    limits: Limits,
 ) -> Compared:
     with _chain(contract, ours) as expected, _chain(contract, theirs) as found:
         return compare(contract, expected, found, clips, runtime, limits)

@@ -35,6 +35,19 @@ def _types(model: ModelProto) -> dict[str, int]:
     return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
+def _reads_inputs(model: ModelProto, node: NodeProto) -> bool:
+    """Whether a node reads an input of the graph, or a part of one."""
+    makers = {name: maker for maker in model.graph.node for name in maker.output}
+    names = [node.input[0]]
+    while names[-1] in makers and makers[names[-1]].op_type in {"Concat", "Slice", "Reshape", "Transpose"}:
+        names.append(makers[names[-1]].input[0])
+    return names[-1] in {value.name for value in model.graph.input}
+
+
+FIRST = helper.make_node("Relu", ["x"], ["r"], "first")
+"""What lies between a graph's input and its first product, for a product that is FP16."""
+
+
 def _graph(
     nodes: list[NodeProto], constants: Mapping[str, npt.ArrayLike], outputs: tuple[str, ...] = ("y",)
 ) -> ModelProto:
@@ -57,14 +70,20 @@ def _eye(factor: float) -> npt.NDArray[np.float32]:
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_products_are_fp16_and_islands_fp32(graph: str, model: Path) -> None:
-    """Of every graph of a network with all that ours have."""
-    mixed = to_mixed(onnx.load_from_string(graphs_in(model)[graph]))
+    """Of every graph of a network with all that ours have; what reads the graph's inputs is an island too."""
+    plain = onnx.load_from_string(graphs_in(model)[graph])
+    mixed = to_mixed(plain)
     types = _types(mixed)
+    first = {
+        node.name for node in plain.graph.node if node.op_type in PRODUCTS and _reads_inputs(plain, node)
+    }
+    # The pictures are scaled before their first convolution.
+    assert len(first) == {"video": 0, "audio": 1, "landmarks": 1, "fusion": 5}[graph]
     seen = set()
     for node in mixed.graph.node:
         floats = {types[name] for name in (*node.input, *node.output) if types.get(name) in (HALF, FULL)}
         if node.op_type in PRODUCTS:
-            assert floats == {HALF}, node.name
+            assert floats == ({FULL} if node.name in first else {HALF}), node.name
         elif node.op_type in ISLANDS:
             assert floats == {FULL}, node.name
             seen.add(node.op_type)
@@ -108,20 +127,23 @@ def test_no_tensor_is_cast_twice(model: Path) -> None:
 def test_values_stay_in_fp16_from_product_to_product() -> None:
     """Bias, ReLU and transposition between two products need no cast."""
     nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["a"], "one"),
+        FIRST,
+        helper.make_node("MatMul", ["r", "w"], ["a"], "one"),
         helper.make_node("Add", ["a", "b"], ["c"]),
         helper.make_node("Relu", ["c"], ["d"]),
         helper.make_node("MatMul", ["d", "w"], ["y"], "two"),
     ]
     mixed = to_mixed(_graph(nodes, {"w": _eye(2), "b": np.ones(4, np.float32)}))
-    assert [node.op_type for node in mixed.graph.node] == ["Cast", "MatMul", "Add", "Relu", "MatMul", "Cast"]
+    inner = [node.op_type for node in mixed.graph.node][1:]
+    assert inner == ["Cast", "MatMul", "Add", "Relu", "MatMul", "Cast"]
     assert {tensor.data_type for tensor in mixed.graph.initializer} == {HALF}
 
 
 def test_what_reads_both_precisions_is_fp32() -> None:
     """A residual stream that starts at an input stays FP32 throughout."""
     nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        FIRST,
+        helper.make_node("MatMul", ["r", "w"], ["a"]),
         helper.make_node("Add", ["x", "a"], ["s"]),
         helper.make_node("MatMul", ["s", "w"], ["b"]),
         helper.make_node("Add", ["s", "b"], ["y"], "sum"),
@@ -133,15 +155,32 @@ def test_what_reads_both_precisions_is_fp32() -> None:
 
 @pytest.mark.parametrize(("largest", "precision"), [(65504.0, HALF), (65536.0, FULL), (np.inf, FULL)])
 def test_a_constant_beyond_fp16_keeps_its_product_in_fp32(largest: float, precision: int) -> None:
-    mixed = to_mixed(_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": _eye(largest)}))
+    mixed = to_mixed(_graph([FIRST, helper.make_node("MatMul", ["r", "w"], ["y"])], {"w": _eye(largest)}))
     (tensor,) = mixed.graph.initializer
     assert tensor.data_type == precision
+
+
+@pytest.mark.parametrize(
+    ("before", "precision"), [("Reshape", FULL), ("Transpose", FULL), ("Relu", HALF), ("Add", HALF)]
+)
+def test_a_product_of_what_the_graph_is_given_is_fp32(before: str, precision: int) -> None:
+    """Also of a view of it; not of what was made of it."""
+    arguments = {"Reshape": ["x", "s"], "Add": ["x", "b"]}.get(before, ["x"])
+    nodes = [
+        helper.make_node(before, arguments, ["v"]),
+        helper.make_node("MatMul", ["w", "v"], ["y"], "product"),
+    ]
+    constants: dict[str, npt.ArrayLike] = {"w": _eye(2), "s": np.array([4, -1]), "b": np.ones(4, np.float32)}
+    mixed = to_mixed(_graph(nodes, constants))
+    (product,) = (node for node in mixed.graph.node if node.name == "product")
+    assert _types(mixed)[product.output[0]] == precision
 
 
 def test_an_output_that_layers_read_too_is_fp32_outside_and_fp16_inside() -> None:
     """It keeps its name for the contract; the next product reads the FP16 values it was made of."""
     nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["z"]),
+        FIRST,
+        helper.make_node("MatMul", ["r", "w"], ["z"]),
         helper.make_node("MatMul", ["z", "w"], ["y"]),
         helper.make_node("Softmax", ["z"], ["p"]),
     ]
@@ -157,7 +196,8 @@ def test_an_output_that_layers_read_too_is_fp32_outside_and_fp16_inside() -> Non
 def test_indices_and_shapes_are_left_alone() -> None:
     """Integers stay what they are, and inputs that are left out stay out."""
     nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        FIRST,
+        helper.make_node("MatMul", ["r", "w"], ["a"]),
         helper.make_node("Gather", ["a", "i"], ["b"], axis=1),
         helper.make_node("Reshape", ["b", "s"], ["c"]),
         helper.make_node("Clip", ["c", "", "most"], ["y"]),

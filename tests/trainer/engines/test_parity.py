@@ -13,9 +13,9 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from avff.engine.contract import Contract
+from avff.trainer.engines.agreement import Agreement, Limits
 from avff.trainer.engines.errors import ParityError, WindowsError
 from avff.trainer.engines.mixed import to_mixed
-from avff.trainer.engines.agreement import Agreement, Limits
 from avff.trainer.engines.parity import check_parity
 from avff.trainer.engines.windows import LabelledSlices, count_windows
 from tests.support.engines import (
@@ -210,7 +210,8 @@ def test_windows_without_a_score_do_not_count(
 def test_each_limit_is_kept(changes: dict[str, float], words: str) -> None:
     """And NaN is beyond all of them."""
     report = Agreement(
-        clips=1, windows=64, logit=0.02, auc_expected=0.9, auc_found=0.8995, batch=0.005, outputs={}, runtime=""
+        clips=1, windows=64, logit=0.02, auc_expected=0.9, auc_found=0.8995, batch=0.005, outputs={},
+        runtime="", limits=Limits(),
     )  # fmt: skip
     assert report.excess() == []
     (excess,) = replace(report, **changes).excess()  # type: ignore[arg-type]

@@ -18,7 +18,11 @@ from avff.trainer.engines.rounded import check_rounding, to_rounded
 
 
 def _chain(*layers: tuple[str, npt.NDArray[np.float32] | None]) -> ModelProto:
-    """Operators one after the other, each with one constant or none, FP32 ``[batch, 4]``."""
+    """Operators one after the other, each with one constant or none, FP32 ``[batch, 4]``.
+
+    Before them the input changes its sign twice: a product of the input itself would be FP32.
+    """
+    layers = (("Neg", None), ("Neg", None), *layers)
     nodes: list[NodeProto] = []
     constants: list[TensorProto] = []
     for k, (operator, constant) in enumerate(layers):
