@@ -2,6 +2,7 @@
 
 python tools/bench.py [--model DIR] [--json FILE]
 python tools/bench.py train ...     training's own figures, see tools/bench_train.py
+python tools/bench.py engine ...    the network in every runtime, see tools/bench_engine.py
 
 Every figure comes from this run: the daemon is started as a user starts it, on a
 640x360 clip made from the demo clip.  Exits with 1 when a budget is missed.
@@ -10,6 +11,7 @@ Every figure comes from this run: the daemon is started as a user starts it, on 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -236,13 +239,13 @@ def print_table(rows: list[Row]) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _training(arguments: list[str]) -> int:
-    """Measure training instead.  Imported only when asked for: a user's environment has no torch."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from tools.bench_train import main as measure
-
+def _measure(what: str, arguments: list[str]) -> int:
+    """Measure something else.  Imported only when asked for: a user's environment has no torch."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    measure: Callable[[list[str]], int] = importlib.import_module(f"tools.bench_{what}").main
     return measure(arguments)
 
 
 if __name__ == "__main__":
-    raise SystemExit(_training(sys.argv[2:]) if sys.argv[1:2] == ["train"] else main())
+    asked = sys.argv[1] if len(sys.argv) > 1 and sys.argv[1] in ("train", "engine") else None
+    raise SystemExit(_measure(asked, sys.argv[2:]) if asked else main())

@@ -1,0 +1,97 @@
+"""The sections of the engine's benchmark that compare: with other networks, with the machine's limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from avff.engine.model import load_model
+from tools import bench_contenders as contenders
+from tools.bench_hardware import demand_of, measure
+from tools.bench_hop import hop_of_model, window_of_model
+from tools.bench_page import OPEN_GPU, Goal, table
+from tools.bench_plan import Bench, Section, timed
+from tools.bench_rivals import OpenAvff, Seed, pass_of
+from tools.bench_turns import by_turns
+
+
+def rivals_section(bench: Bench) -> Section:
+    """Time a window's score by this network and by its rivals, by turns, on one core.
+
+    On one, so that a busy neighbour costs each its share of time: threads that wait for each other's core,
+    as torch's do at every layer, may lose a hundred times that.
+    """
+    contract, _ = bench.source
+    model = load_model(bench.model, threads=1)
+    modules = contenders.torch_modules(contenders.timing_net(bench.model))
+    torch_hop = contenders.hop_of_torch(modules, contract, bench.inputs, threads=1)
+    torch_window = contenders.window_of_torch(modules, contract, bench.inputs, threads=1)
+    ours = "avff-s, a hop (seven slices kept)"
+    things: dict[str, Callable[[], object]] = {
+        ours: partial(hop_of_model(model, bench.inputs), 1),
+        "avff-s, the whole window anew": window_of_model(model, bench.inputs),
+        "avff-s in torch, a hop": partial(torch_hop, 1),
+        "avff-s in torch, the whole window anew": partial(torch_window, 1),
+        "the seed's network (ViT-B/16, wav2vec 2.0 base)": pass_of(Seed(), 1),
+        "OpenAVFF's network (two ViT-B)": pass_of(OpenAvff(), 1),
+    }
+    times = by_turns(things, bench.rounds)
+    factor = {name: made.p50_ms / times[ours].p50_ms for name, made in times.items()}
+    *_, seed, theirs = things
+    goals = (
+        Goal(
+            "a window's score, against OpenAVFF's network", factor[theirs], "x faster", 100.0, at_most=False
+        ),
+        Goal("a window's score, against the seed's network", factor[seed], "x faster", 50.0, at_most=False),
+    )
+    whole = times["avff-s, the whole window anew"].p50_ms
+    rows = [
+        (name, f"{made.p50_ms:.1f}", f"{factor[name]:.1f}", f"{made.p50_ms / whole:.1f}")
+        for name, made in times.items()
+    ]
+    head = ("one score of one window", "p50, ms", "times a hop", "times a whole window")
+    text = f"{bench.threads} threads, FP32, random weights but for the first two rows.\n\n" + table(
+        head, rows
+    )
+    return Section("rivals", "Rivals", text, goals, {name: made.p50_ms for name, made in times.items()})
+
+
+def limits_section(bench: Bench) -> Section:
+    """Compare a hop in ONNX Runtime with what this machine's products and copies would allow."""
+    contract, graphs = bench.source
+    demand = demand_of(contract, graphs)
+    rows: list[tuple[str, ...]] = []
+    figures: list[dict[str, float]] = []
+    rates: list[str] = []
+    for threads in bench.cores():
+        hop = hop_of_model(load_model(bench.model, threads=threads), bench.inputs)
+        before = measure(threads)
+        times = timed(bench, threads, {"ONNX FP32": hop})
+        hardware = before.better_of(measure(threads))
+        cores = f"{threads} thread{'s' * (threads > 1)}"
+        rates.append(f"{cores}: {hardware.gflop_s:.0f} GFLOP/s, {hardware.gb_s:.1f} GB/s")
+        for (_, _, batch), made in times.items():
+            products, traffic = demand.least_ms(hardware, batch)
+            share = max(products, traffic) / made.p50_ms
+            rows.append((
+                f"{cores}, batch {batch}", f"{made.p50_ms:.2f}", f"{products:.2f}",
+                f"{traffic:.2f}", f"{share:.0%}",
+            ))  # fmt: skip
+            figures.append({"threads": threads, "batch": batch, "ms": made.p50_ms, "limit_share": share})
+    head = ("ONNX FP32", "p50, ms", "products alone, ms", "traffic alone, ms", "limit / measured")
+    text = (
+        f"A hop is {demand.gflop:.2f} GFLOP; {demand.weight_bytes / 1e6:.1f} MB of weights are read once a "
+        f"run, {demand.border_bytes / 1e6:.2f} MB of inputs and outputs for each stream; what lies between "
+        f"layers is not counted. Products (2048 x 2048, FP32) and copies here, {'; '.join(rates)}. "
+        f"GPU: {_gpu_rates()}.\n\n"
+    )
+    return Section("limits", "Distance to the machine's limits", text + table(head, rows), (), figures)
+
+
+def _gpu_rates() -> str:
+    if not torch.cuda.is_available():
+        return OPEN_GPU
+    made = measure(1, device="cuda", dtype=torch.float16)
+    return f"{made.gflop_s / 1e3:.0f} TFLOP/s in FP16, {made.gb_s:.0f} GB/s"
