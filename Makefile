@@ -3,7 +3,7 @@ PYTHON ?= python3
 USER_ENV = .venv
 DEV_ENV = .venv-dev
 
-.PHONY: help demo test check bench bench-train results soak clean
+.PHONY: help demo test check bench bench-train bench-engine gpu-check results soak clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -31,6 +31,14 @@ bench: $(DEV_ENV)/.installed ## Measure speed and memory on this machine.
 bench-train: $(DEV_ENV)/.installed ## Measure the trainer's data loading, and what GPU memory its steps take.
 	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
 	$(DEV_ENV)/bin/python tools/bench.py train --json bench-results/bench-train.json
+
+bench-engine: $(DEV_ENV)/.installed ## Measure the network in every runtime, against others and the machine's limits.
+	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
+	$(DEV_ENV)/bin/python tools/bench.py engine --json bench-results/bench-engine.json
+
+gpu-check: $(DEV_ENV)/.installed ## Build, compare, test and time on this machine's NVIDIA GPU; ends with 77 without one.
+	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
+	$(DEV_ENV)/bin/python -m tools.gpu_check
 
 results: $(DEV_ENV)/.installed ## Judge the embedded model on the clips of AVFF_DATA; remake docs/results and what quotes it.
 	$(DEV_ENV)/bin/python -m avff.engine.faces.assets

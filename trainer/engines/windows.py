@@ -62,8 +62,8 @@ def read_clips(
     """
     if not (root / FILE).is_file():
         raise FileNotFoundError(
-            f"{root / FILE}: no such manifest; FP16 is checked on labelled clips, "
-            f"give --data ROOT or set AVFF_DATA"
+            f"{root / FILE}: no such manifest; what is built is checked on labelled clips, "
+            f"give --data ROOT or set AVFF_DATA; --data demo makes some of the demo clip"
         )
     listed = read_table(root / FILE)
     clips = [c for c in listed if split in (None, c.split) and c.label is not None]
