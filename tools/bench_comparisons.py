@@ -52,9 +52,8 @@ def rivals_section(bench: Bench) -> Section:
         for name, made in times.items()
     ]
     head = ("one score of one window", "p50, ms", "times a hop", "times a whole window")
-    text = f"{bench.threads} threads, FP32, random weights but for the first two rows.\n\n" + table(
-        head, rows
-    )
+    text = "One thread, FP32; ONNX Runtime in the first two rows, torch with random weights in the rest.\n\n"
+    text += table(head, rows)
     return Section("rivals", "Rivals", text, goals, {name: made.p50_ms for name, made in times.items()})
 
 
@@ -84,7 +83,7 @@ def limits_section(bench: Bench) -> Section:
     text = (
         f"A hop is {demand.gflop:.2f} GFLOP; {demand.weight_bytes / 1e6:.1f} MB of weights are read once a "
         f"run, {demand.border_bytes / 1e6:.2f} MB of inputs and outputs for each stream; what lies between "
-        f"layers is not counted. Products (2048 x 2048, FP32) and copies here, {'; '.join(rates)}. "
+        f"layers is not counted. Products (1024 x 1024, FP32) and copies here, {'; '.join(rates)}. "
         f"GPU: {_gpu_rates()}.\n\n"
     )
     return Section("limits", "Distance to the machine's limits", text + table(head, rows), (), figures)

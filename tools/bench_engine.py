@@ -119,8 +119,8 @@ def _page(sections: Sequence[Section], goals: Sequence[Goal], options: argparse.
     gpu = facts["gpu"] or "no NVIDIA GPU"
     head = (
         f"{facts['date']}: {facts['cores']} cores, {facts['machine']} ({facts['processor']}), {gpu}; "
-        f"ONNX Runtime {facts['onnxruntime']}, torch {facts['torch']}. {options.rounds} turns each. Load in "
-        f"the last minute: {facts['load']}, of which this command has {options.threads} at most."
+        f"ONNX Runtime {facts['onnxruntime']}, torch {facts['torch']}; turns of each: {options.rounds}. Load "
+        f"in the last minute: {facts['load']}, of which this command has {options.threads} at most."
     )
     parts = [
         "# Inference: speed\n",

@@ -13,8 +13,8 @@ from onnx import load_from_string, numpy_helper
 from avff.engine.contract import GRAPHS, Contract
 
 _COPY_BYTES = 256 << 20
-_SIDE = 2048
-_TRIES = 5
+_SIDE = 1024
+_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def demand_of(contract: Contract, graphs: Mapping[str, bytes], *, value_bytes: i
 
 
 def measure(threads: int, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Hardware:
-    """Measure a CPU's rates in so many threads, or a GPU's; the best of several tries each.
+    """Measure a CPU's rates in so many threads, or a GPU's; the best of many short tries each: a busy neighbour spoils some.
 
     Args:
         threads: on the CPU.
@@ -84,7 +84,7 @@ def measure(threads: int, *, device: str = "cpu", dtype: torch.dtype = torch.flo
         dtype: of the matrices.
     """
     torch.set_num_threads(threads)
-    side = _SIDE if device == "cpu" else 4 * _SIDE
+    side = _SIDE if device == "cpu" else 8 * _SIDE
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     source = torch.zeros(_COPY_BYTES // 4, device=device)
     target = torch.empty_like(source)

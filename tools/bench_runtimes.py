@@ -39,7 +39,7 @@ def backends_section(bench: Bench) -> Section:
     gpu_hops = _gpu_hops(bench)
     on_gpu = timed(bench, 0, gpu_hops)
     rows = [_row(key, made) for key, made in (times | on_gpu).items()]
-    rows += [(name, "GPU", "", OPEN_GPU, "", "") for name in _ON_GPU if name not in gpu_hops]
+    rows += [(name, "GPU", "", _why_open(), "", "") for name in _ON_GPU if name not in gpu_hops]
     head = ("runtime", "threads", "batch", "p50, ms", "p99, ms", "hops/s")
     text = table(head, rows) + "\n" + _cold_starts(bench)
     figures = [
@@ -92,9 +92,10 @@ def _cpu_goals(bench: Bench, times: dict[Key, Times]) -> list[Goal]:
 
 def _gpu_goals(times: dict[Key, Times]) -> list[Goal]:
     ours, theirs = ({b: m for (name, _, b), m in times.items() if name == one} for one in _ON_GPU)
-    first = ours[1].p99_ms if 1 in ours else OPEN_GPU
-    share = theirs[32].p50_ms / ours[32].p50_ms if 32 in ours and 32 in theirs else OPEN_GPU
-    rate = max(1e3 * b / m.p50_ms for b, m in ours.items()) / HOPS_PER_STREAM if ours else OPEN_GPU
+    reason = _why_open()
+    first = ours[1].p99_ms if 1 in ours else reason
+    share = theirs[32].p50_ms / ours[32].p50_ms if 32 in ours and 32 in theirs else reason
+    rate = max(1e3 * b / m.p50_ms for b, m in ours.items()) / HOPS_PER_STREAM if ours else reason
     return [
         Goal("hop of one stream, TensorRT FP16 on a GPU, p99", first, "ms", 2.0),
         Goal("TensorRT FP16 against torch FP16 eager, batch 32", share, "x", 3.0, at_most=False),
@@ -108,6 +109,11 @@ def _gpu_goals(times: dict[Key, Times]) -> list[Goal]:
     ]
 
 
+def _why_open() -> str:
+    """Say why a figure of the GPU is missing."""
+    return "open: no engines given (--engines), or batch not timed" if torch.cuda.is_available() else OPEN_GPU
+
+
 def _cold_starts(bench: Bench) -> str:
     kinds = dict(_KINDS)
     if not (bench.compile and contenders.has_compiler()):
@@ -115,12 +121,13 @@ def _cold_starts(bench: Bench) -> str:
     places: dict[str, Path | None] = dict.fromkeys(kinds, bench.model)
     if bench.engines is not None:
         kinds[_ON_GPU[0]], places[_ON_GPU[0]] = "engine", bench.engines
-        places[_ON_GPU[1]], kinds[_ON_GPU[1]] = bench.model, "torch-fp16"
+    if torch.cuda.is_available():
+        kinds[_ON_GPU[1]], places[_ON_GPU[1]] = "torch-fp16", bench.model
     rows = []
     for name, kind in kinds.items():
         cold = cold_start(kind, places[name])
         rows.append((name, f"{cold.start_s:.2f}", f"{cold.ready_s:.2f}", f"{cold.memory_mb:.0f}"))
-    rows += [(name, OPEN_GPU, "", "") for name in _ON_GPU if name not in kinds]
+    rows += [(name, _why_open(), "", "") for name in _ON_GPU if name not in kinds]
     head = ("runtime, in a new process", "to the first hop, s", "of it after imports, s", "peak memory, MB")
     return table(head, rows) + _engine_build(bench)
 

@@ -7,6 +7,7 @@ import math
 import re
 import runpy
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from avff.engine.model import load_model
-from avff.trainer.engines.agreement import Limits
+from avff.trainer.engines.agreement import Agreement, Limits
 from avff.trainer.engines.source import read_model
 from avff.trainer.model.size import gflop
 from tests.support.engines import contract_of, demo_clips, graphs_in, small_model
 from tests.support.training import WITH_MOTION, seeded_net
-from tools import bench_engine, bench_turns, bench_variants
-from tools.bench_cold import cold_start
+from tools import (
+    bench_comparisons,
+    bench_engine,
+    bench_runtimes,
+    bench_turns,
+    bench_variants,
+    bench_variants_section,
+)
+from tools.bench_cold import Cold, cold_start
 from tools.bench_contenders import hop_of_torch, timing_net, torch_modules, window_of_torch
 from tools.bench_hardware import Hardware, demand_of
 from tools.bench_hop import Inputs, hop_of_model, window_of_model
@@ -183,6 +191,53 @@ def test_a_missed_goal_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         scripted(value)
         assert bench_engine.main(["--only", "rivals"]) == code
     assert "| speed | open: no NVIDIA GPU here | ≥ 2 x | open |" in capsys.readouterr().out
+
+
+BENCH = Bench(None, (1, 2), 1, 1, False, None, "demo")
+
+
+def test_runtimes_are_timed_and_started(one_run: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime and torch at each batch size; what needs a GPU is open, and says why."""
+    monkeypatch.setattr(bench_runtimes, "cold_start", lambda kind, place: Cold(1.5, 0.25, 100.0))
+    monkeypatch.setattr(bench_runtimes, "_engine_build", lambda bench: "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    section = bench_runtimes.backends_section(BENCH)
+    timed = [(row["runtime"], row["batch"]) for row in section.figures]
+    assert timed == [(name, b) for b in (1, 2) for name in ("ONNX FP32", "torch FP32, eager")]
+    assert [type(goal.value) for goal in section.goals] == [float, float, str, str, str]
+    assert section.goals[0].value == section.figures[0]["p50_ms"]
+    assert section.goals[1].value == max(
+        1e3 * row["batch"] / row["p50_ms"] for row in section.figures if row["runtime"] == "ONNX FP32"
+    )
+    assert f"| TensorRT FP16, GPU | GPU |  | {OPEN_GPU} |  |  |" in section.text
+    assert "| torch FP32, eager | 1.50 | 0.25 | 100 |" in section.text
+
+
+def test_rivals_are_compared_with_a_hop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And with a whole window; the goals are those of the issue."""
+    monkeypatch.setattr(bench_comparisons, "OpenAvff", lambda: 0.06)
+    monkeypatch.setattr(bench_comparisons, "Seed", lambda: 0.03)
+    monkeypatch.setattr(bench_comparisons, "pass_of", lambda seconds, threads: lambda: time.sleep(seconds))
+    section = bench_comparisons.rivals_section(BENCH)
+    ours, *_, seed, theirs = section.figures.values()
+    assert theirs >= 60 > seed >= 30
+    assert [goal.value for goal in section.goals] == pytest.approx([theirs / ours, seed / ours])
+    assert [goal.limit for goal in section.goals] == [100, 50]
+
+
+def test_the_fastest_variant_is_one_that_holds(one_run: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the gate refuses is in the table, and is not chosen."""
+    _, graphs = read_model(None)
+    report = Agreement(1, 64, 0.5, 0.9, 0.9, 0.0, {}, "", Limits())
+    monkeypatch.setattr(bench_variants_section, "_clips", lambda data: [])
+    monkeypatch.setattr(bench_variants_section, "weights_of", lambda *_: {"FP32": graphs, "INT8": graphs})
+    monkeypatch.setattr(bench_variants_section, "check", lambda *_: {"INT8": report})
+    section = bench_variants_section.variants_section(BENCH)
+    assert section.figures["INT8, 1 thread"]["gate"] == "refused"
+    assert section.figures["FP32, 1 thread"]["gate"] == "the model itself"
+    chosen = section.text.splitlines()[-1]
+    assert chosen.startswith("Fastest of those that hold, at batch 1: FP32")
+    assert "INT8" not in chosen
 
 
 def test_cores_are_one_and_all() -> None:
