@@ -76,7 +76,9 @@ def demand_of(contract: Contract, graphs: Mapping[str, bytes], *, value_bytes: i
 
 
 def measure(threads: int, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Hardware:
-    """Measure a CPU's rates in so many threads, or a GPU's; the best of many short tries each: a busy neighbour spoils some.
+    """Measure a CPU's rates in so many threads, or a GPU's.
+
+    The best of many short tries counts: a busy neighbour spoils some.
 
     Args:
         threads: on the CPU.
