@@ -47,7 +47,10 @@ def cold_start(kind: str, place: Path | None) -> Cold:
         RuntimeError: it failed; has the last line of what it said.
     """
     command = [sys.executable, "-m", "tools.bench_cold", kind, str(place or DEFAULT)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+        "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",  # or what was compiled before would not be compiled
+    }  # fmt: skip
     started = time.perf_counter()
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     taken = time.perf_counter() - started
