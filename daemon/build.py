@@ -26,7 +26,12 @@ def daemon_from_config(config: DaemonConfig) -> Daemon:
     """
     if config.source is None:
         raise DaemonError("no source; give --source PATH, --source webcam or --source demo", ExitCode.USAGE)
-    settings = SourceSettings(realtime=config.realtime, queues=config.queues, camera=config.camera)
+    settings = SourceSettings(
+        realtime=config.realtime,
+        queues=config.queues,
+        camera=config.camera,
+        microphone=config.microphone,
+    )
     return Daemon(
         [open_source(config.source, config.name, settings)],
         make_frontend,

@@ -101,6 +101,8 @@ def _configuration(arguments: argparse.Namespace) -> DaemonConfig:
     for key in ("realtime", "explain"):
         if getattr(arguments, key):
             values[key] = True
+    if arguments.mic is not None:
+        values["microphone"] = values.get("microphone", {}) | {"device": arguments.mic}
     engine = {"threads": arguments.threads, "hop_slices": arguments.hop}
     values["engine"] = values.get("engine", {}) | {k: v for k, v in engine.items() if v is not None}
     try:
@@ -175,7 +177,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--source", metavar="URI", help="a path, webcam, webcam:N, webcam:/dev/videoN, or demo")
+    add("--source", metavar="URI", help="a path, webcam, webcam:N, webcam:/dev/videoN, mic, mic:NAME, demo")
+    add("--mic", metavar="NAME", help="microphone beside a webcam, or none; the default one by default")
     add("--config", metavar="FILE", type=Path, help="YAML settings (configs/daemon.yaml); flags override")
     add("--name", metavar="NAME", help="name of the stream in events")
     add("--realtime", action="store_true", help="play a file at its own speed")
