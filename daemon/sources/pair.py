@@ -55,7 +55,7 @@ class CameraAndMicrophone:
     ) -> None:
         self.name = name
         self.has_audio = False
-        self._camera = _Side(f"{name}: pictures", make_camera)
+        self._camera = _Side(f"{name}: picture", make_camera)
         self._microphone = _Side(f"{name}: sound", make_microphone)
         self._waiting: dict[asyncio.Task[list[MediaItem] | None], _Side] = {}
 
@@ -77,16 +77,16 @@ class CameraAndMicrophone:
         """
         opening = [asyncio.ensure_future(side.open()) for side in (self._camera, self._microphone)]
         try:
-            camera, microphone = await asyncio.gather(*opening, return_exceptions=True)
-            for error in (camera, microphone):
-                if error is not None and (error is camera or not isinstance(error, SourceError)):
-                    raise error
+            camera, microphone = opening
+            await camera
+            try:
+                await microphone
+                self.has_audio = True
+            except SourceError as error:
+                log.warning("%s: pictures only: %s", self.name, error)
         except BaseException:  # a cancellation too: what is open is let go, then it goes on
             await self._close(opening)
             raise
-        self.has_audio = microphone is None
-        if microphone is not None:
-            log.warning("%s: pictures only: %s", self.name, microphone)
         return self
 
     async def __aexit__(
@@ -138,7 +138,7 @@ class CameraAndMicrophone:
             return task.result()
         if not isinstance(error, SourceError) or not any(not other.lost for other in self._waiting.values()):
             raise error
-        log.warning("%s are lost, the rest goes on: %s", side.name, error)
+        log.warning("%s lost, the other goes on: %s", side.name, error)
         side.lost = True
         self._await(side)
         return None
@@ -216,4 +216,4 @@ class _Side:
                 await self.open()
         self.device.begin(self._zero_ns)
         self.lost = False
-        log.warning("%s are back", self.name)
+        log.warning("%s is back", self.name)

@@ -1,4 +1,4 @@
-"""A sound server for tests: PulseAudio with null sinks as microphones, below PortAudio and ALSA as they are."""
+"""A sound server for tests: PulseAudio with a null sink as microphone; PortAudio and ALSA are real."""
 
 from __future__ import annotations
 
@@ -84,6 +84,17 @@ class PulseServer:
                     raise
                 time.sleep(0.1)
 
+    def plug_in_fed(self, feed: Path) -> None:
+        """Connect a microphone that takes its sound, int16 at ``RATE_HZ``, from a pipe, as it comes.
+
+        The writer is its crystal: :func:`feed_sound`.
+        """
+        name = f"source_name={MICROPHONE}.monitor"
+        self._module = self.control(
+            "load-module", "module-pipe-source", name, f"file={feed}",
+            "format=s16le", f"rate={RATE_HZ}", "channels=1",
+        )  # fmt: skip
+
     def unplug(self) -> None:
         """Take the microphone away."""
         module, self._module = self._module, ""
@@ -99,7 +110,7 @@ class PulseServer:
 
     def suspend(self, on: bool) -> None:
         """Let the microphone fall silent without a word, or wake it."""
-        self.control("suspend-source", f"{MICROPHONE}.monitor", "1" if on else "0")
+        self.control("suspend-sink", MICROPHONE, "1" if on else "0")
 
     def play(self, sound: npt.NDArray[np.float32], *, rate_hz: int = RATE_HZ) -> subprocess.Popen[bytes]:
         """Play mono sound to the microphone; it is killed with the server if it plays too long."""
@@ -110,7 +121,7 @@ class PulseServer:
             file.setframerate(rate_hz)
             file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
         player = subprocess.Popen(
-            ["paplay", f"--device={MICROPHONE}", "--latency-msec=20", str(path)],
+            ["paplay", f"--device={MICROPHONE}", "--latency-msec=100", str(path)],
             env=os.environ | self.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -130,6 +141,30 @@ class PulseServer:
         for process in (*self._playing, self._server):
             process.kill()
             process.wait()
+
+
+def feed_sound(
+    pipe: Path, sound: npt.NDArray[np.float32], *, start_ns: int, ppm: float = 0.0, block_s: float = 0.01
+) -> None:
+    """Write mono sound to a pipe at its own pace, sample 0 at ``start_ns`` of the monotonic clock.
+
+    Args:
+        pipe: of :meth:`PulseServer.plug_in_fed`.
+        sound: float32 ``[n]`` at ``RATE_HZ``.
+        start_ns: monotonic time of the first sample.
+        ppm: how much slower than the clock the samples are, in parts per million.
+        block_s: written at a time, each when its last sample is due.
+    """
+    data = (np.clip(sound, -1, 1) * 32767).astype("<i2")
+    length = round(block_s * RATE_HZ)
+    with pipe.open("wb", buffering=0) as file:
+        for first in range(0, len(data) - length + 1, length):
+            due_ns = start_ns + round((first + length) * (1 + ppm * 1e-6) * 1e9 / RATE_HZ)
+            time.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
+            try:
+                file.write(data[first : first + length].tobytes())
+            except BrokenPipeError:
+                return  # the microphone was unplugged
 
 
 @contextlib.contextmanager
