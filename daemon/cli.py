@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import avff
-from avff.daemon import explain
+from avff.daemon import calibrate, devices, explain
+from avff.daemon.arguments import at_least_one, whole_number
 from avff.daemon.errors import DaemonError, ExitCode, exit_code_of
 from avff.daemon.worker import abandoned_threads
 
@@ -23,12 +24,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("avff")
 
+COMMANDS = {"explain": explain, "devices": devices, "calibrate-sync": calibrate}
+"""What may stand in the first place, in a module each."""
+
 EPILOG = """\
 examples:
   avffd --source clip.mp4                score a file as fast as it can be read
   avffd --source clip.mp4 --realtime     ... at its own speed
   avffd --source webcam --format jsonl   one JSON line per hop on stdout (docs/events.md)
   avffd --source demo                    the clip that comes with the program, a fake
+  avffd --source webcam --mic lapel      a camera with a microphone of this name (avffd devices)
+  avffd --source mic                     the default microphone alone
+  avffd calibrate-sync > sync.yaml       how late the microphone is, from claps; then --config sync.yaml
   avffd explain clip.mp4                 a picture of what its highest score rests on (avffd explain --help)
 
 Scores are probabilities of fake, 0 to 1; null with a reason where there is no evidence.
@@ -157,15 +164,16 @@ class _Parser(argparse.ArgumentParser):
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line: everything is an option, but for a command in the first place."""
-    if argv[:1] != ["explain"]:
+    if not argv or argv[0] not in COMMANDS:
         return _parser().parse_args(argv)
+    command = COMMANDS[argv[0]]
     parser = _Parser(
-        prog="avffd explain",
-        description=explain.DESCRIPTION,
-        epilog=explain.EPILOG,
+        prog=f"avffd {argv[0]}",
+        description=command.DESCRIPTION,
+        epilog=command.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    explain.add_arguments(parser, _at_least_one)
+    command.add_arguments(parser)
     return parser.parse_args(argv[1:])
 
 
@@ -184,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--realtime", action="store_true", help="play a file at its own speed")
     add("--format", choices=("jsonl", "text"), help="of stdout; text on a terminal, else jsonl")
     add("--model", metavar="DIR", type=Path, help="exported model; the embedded one by default")
-    add("--threads", metavar="N", type=_at_least_one, help="CPU threads of the engine (default 2)")
+    add("--threads", metavar="N", type=at_least_one, help="CPU threads of the engine (default 2)")
     add("--hop", metavar="SLICES", type=_hop, help="slices of 320 ms between scores, 1 to 8 (default 1)")
     add("--explain", action="store_true", help="say in each score where it comes from (jsonl)")
     add("--version", action="version", version=f"avffd {avff.__version__}")
@@ -192,15 +200,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _at_least_one(text: str) -> int:
-    return _integer(text, 1, 256)
-
-
 def _hop(text: str) -> int:
-    return _integer(text, 1, 8)
-
-
-def _integer(text: str, lowest: int, highest: int) -> int:
-    if not text.isdecimal() or not lowest <= int(text) <= highest:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {lowest} to {highest}")
-    return int(text)
+    return whole_number(text, 1, 8)

@@ -6,7 +6,8 @@
     ├── SettingsError    a YAML file or option is wrong
     ├── ContractError    a model does not fit this program, or an input does not fit the model
     ├── BackendError     the inference runtime refused to load or run a graph
-    └── ExplainError     there is no score to explain
+    ├── ExplainError     there is no score to explain
+    └── SyncError        claps do not say how late the sound is
 
 Every message names the thing and the way out, in one line.  None of these is
 ever turned into a score.
@@ -39,3 +40,7 @@ class BackendError(EngineError):
 
 class ExplainError(EngineError):
     """No window, or not the wanted one, has a score that could be explained."""
+
+
+class SyncError(EngineError):
+    """What was seen and heard does not say how much later the sound is."""

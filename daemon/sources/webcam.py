@@ -92,11 +92,16 @@ def camera_device(which: str) -> str | int:
 
 def cameras_found(sysfs: Path = SYSFS) -> list[str]:
     """Return ``/dev/videoN (name)`` for each video node the kernel knows, Linux only."""
-    nodes = sorted(sysfs.glob("video*"), key=lambda node: (len(node.name), node.name))
-    return [f"/dev/{node.name} ({_camera_name(node)})" for node in nodes]
+    return [f"/dev/{node.name} ({camera_name(node)})" for node in camera_nodes(sysfs)]
 
 
-def _camera_name(node: Path) -> str:
+def camera_nodes(sysfs: Path) -> list[Path]:
+    """Return the kernel's entries of video nodes, in order of their numbers."""
+    return sorted(sysfs.glob("video*"), key=lambda node: (len(node.name), node.name))
+
+
+def camera_name(node: Path) -> str:
+    """Return what the kernel calls a video node."""
     try:
         return (node / "name").read_text().strip()
     except OSError:
