@@ -1,0 +1,229 @@
+"""A camera with its microphone, with OpenCV, V4L2, PortAudio and ALSA as they are."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import yaml
+
+from tests.support.avffd import Done, avffd, command, environment
+from tests.support.claps import bangs, clap_times_s, hands
+from tests.support.portrait import SECONDS, speech, talking
+from tests.support.pulse import MICROPHONE, RATE_HZ, missing
+from tests.support.record_pair import points_of
+from tests.support.replay import FPS, Replay, replayed
+from tests.support.v4l2 import DEVICE, SIZE, build_shim, compiler
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(compiler() is None, reason="needs Linux, and gcc to build the camera"),
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+]
+
+SOURCE = ["--source", f"webcam:{DEVICE}", "--mic", MICROPHONE, "--format", "jsonl"]
+MEASURED = "microphone:\n  sync_offset_ms: 0\n"
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The camera."""
+    return build_shim(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture(scope="session")
+def voice() -> npt.NDArray[np.float32]:
+    """The voice of the face that ``talking`` draws."""
+    return (speech(RATE_HZ, "mono")[0] / 32768).astype(np.float32)
+
+
+def _talk(folder: Path, shim: Path, voice: npt.NDArray[np.float32], **how: Any) -> Any:
+    return replayed(folder, shim, talking(SIZE), voice, seconds=SECONDS, rounds=20, **how)
+
+
+class Running:
+    """A run of ``avffd`` that is watched line by line."""
+
+    def __init__(self, arguments: list[str], extra: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            command(*arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(extra),
+        )
+        self._lines: list[str] = []
+
+    def until(self, enough: Callable[[dict[str, Any]], bool], lines: int = 100) -> None:
+        """Read events until one is enough."""
+        assert self._process.stdout is not None
+        for _ in range(lines):
+            self._lines.append(self._process.stdout.readline())
+            if enough(Done(0, self._lines[-1], "", 0.0).events[0]):
+                return
+        raise AssertionError("".join(self._lines))
+
+    def finish(self) -> Done:
+        """Send SIGINT and return what the run left behind."""
+        self._process.send_signal(signal.SIGINT)
+        try:
+            stdout, stderr = self._process.communicate(timeout=15)
+        finally:
+            self._process.kill()
+            self._process.wait()
+        return Done(self._process.returncode, "".join(self._lines) + stdout, stderr, 0.0)
+
+
+def test_both_are_scored_together(
+    tmp_path: Path, shim: Path, voice: npt.NDArray[np.float32], model_args: list[str], scored: frozenset[str]
+) -> None:
+    """Picture and sound on one timeline; with a measured offset, synchrony is known after some seconds."""
+    config = tmp_path / "sync.yaml"
+    config.write_text(MEASURED)
+    with _talk(tmp_path, shim, voice) as replay:
+        run = Running([*SOURCE, *model_args, "--config", str(config)], replay.environment)
+        run.until(lambda event: event["modality"] == "av" and bool(event["sync"]["known"]))
+        done = run.finish()
+    assert (done.code, done.complaints) == (0, [])
+    last = done.scores[-1]
+    assert min(last["coverage"].values()) > 0.7
+    assert last["sync"]["error_ms"] < 40
+    assert ("av" in scored) == (last["score"] is not None)
+
+
+def test_without_a_measurement_sync_is_unknown(
+    tmp_path: Path, shim: Path, voice: npt.NDArray[np.float32], model_args: list[str]
+) -> None:
+    """Nobody knows how late camera and microphone are: there is no evidence of lips out of step."""
+    with _talk(tmp_path, shim, voice) as replay:
+        run = Running([*SOURCE, *model_args], replay.environment)
+        run.until(lambda event: event["modality"] == "av" and event["t"] > 5)
+        done = run.finish()
+    both = [event for event in done.scores if event["modality"] == "av"]
+    assert {(event["sync"]["known"], event["sync"]["error_ms"]) for event in both} == {(False, None)}
+    assert {event["parts"]["desync"] for event in both} == {None}
+
+
+def test_lost_microphone_leaves_the_picture_and_comes_back(
+    tmp_path: Path, shim: Path, voice: npt.NDArray[np.float32], model_args: list[str]
+) -> None:
+    """The stream goes on by the picture, says so, and takes the sound up again."""
+    with _talk(tmp_path, shim, voice) as replay:
+        run = Running([*SOURCE, *model_args], replay.environment)
+        run.until(lambda event: event["modality"] == "av")
+        replay.pulse.unplug()
+        run.until(lambda event: event["modality"] == "video" and event["coverage"]["audio"] == 0)
+        replay.pulse.plug_in()  # a silent one
+        run.until(lambda event: event["coverage"]["audio"] > 0.9)
+        done = run.finish()
+    assert done.code == 0
+    assert done.summary["ended"] == "stopped"
+    assert re.fullmatch(
+        rf"avffd: webcam:{DEVICE}: sound lost, the other goes on: microphone {MICROPHONE}.*unplugged\?",
+        done.complaints[0],
+    )
+    assert done.complaints[1:] == [f"avffd: webcam:{DEVICE}: sound is back"]
+    assert all(event["coverage"]["video"] > 0.5 for event in done.scores[8:])
+
+
+def test_lost_camera_leaves_the_sound(
+    tmp_path: Path, shim: Path, voice: npt.NDArray[np.float32], model_args: list[str]
+) -> None:
+    """The stream goes on by the sound while the camera is tried again and again."""
+    with _talk(tmp_path, shim, voice, mode="stall", after=120) as replay:
+        run = Running([*SOURCE, *model_args], replay.environment)
+        run.until(lambda event: event["modality"] == "av")
+        run.until(lambda event: event["coverage"]["video"] == 0 and event["coverage"]["audio"] > 0.9)
+        done = run.finish()
+    assert done.code == 0
+    assert any("picture lost, the other goes on" in line for line in done.complaints)
+
+
+def test_missing_microphone_leaves_pictures(
+    tmp_path: Path, shim: Path, voice: npt.NDArray[np.float32], model_args: list[str]
+) -> None:
+    """With a warning that says why, and which there are."""
+    with _talk(tmp_path, shim, voice) as replay:
+        run = Running([*SOURCE, *model_args, "--mic", "headset"], replay.environment)
+        run.until(lambda event: event["modality"] == "video")
+        done = run.finish()
+    assert len(done.complaints) == 1
+    assert "pictures only: there is no microphone headset; found" in done.complaints[0]
+    assert MICROPHONE in done.complaints[0]
+    assert {event["sync"] for event in done.scores if event["modality"] == "video"} == {None}
+
+
+def test_clip_is_replayed_in_step(tmp_path: Path, shim: Path, voice: npt.NDArray[np.float32]) -> None:
+    """Picture and sound of a clip come back at the times at which they were shown and played.
+
+    The bound leaves room for a busy machine; ``tools/bench.py`` measures.
+    """
+    with _talk(tmp_path, shim, voice, ppm=200.0) as replay:
+        out = tmp_path / "recorded.npz"
+        arguments = [f"webcam:{DEVICE}", MICROPHONE, "14", str(out)]
+        subprocess.run(
+            [sys.executable, "-m", "tests.support.record_pair", *arguments],
+            env=environment(replay.environment) | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+            cwd=Path(__file__).parents[2],
+            check=True,
+            timeout=60,
+        )
+    with np.load(out) as recorded:
+        picture_ms = _picture_lag_ms(recorded, replay)
+        sound_ms = _sound_lag_ms(recorded, replay, voice, 200.0)
+        known = recorded["error_ns"][-1]
+    print(f"picture {picture_ms:.1f} ms, sound {sound_ms:.1f} ms, error {known / 1e6:.1f} ms")
+    assert abs(sound_ms - picture_ms) < 40
+    assert known > 0
+
+
+def _picture_lag_ms(recorded: Any, replay: Replay) -> float:
+    """Return how much later pictures were stamped than shown, by what is in them."""
+    draw, count = talking(SIZE), round(replay.seconds * FPS)
+    shown = np.stack([points_of(draw(k)) for k in range(count)]).astype(np.int16)
+    at_s = (recorded["frame_ns"] + recorded["zero_ns"] - replay.epoch_ns) / 1e9
+    lags = []
+    for points, time_s in zip(recorded["points"].astype(np.int16), at_s, strict=True):
+        near = (round(time_s * FPS) + np.arange(-12, 13)) % count
+        off = np.abs(shown[near] - points).mean(axis=(1, 2))
+        lags.append((time_s - (round(time_s * FPS) + int(off.argmin()) - 12) / FPS) * 1e3)
+    return float(np.median(lags))
+
+
+def _sound_lag_ms(recorded: Any, replay: Replay, voice: npt.NDArray[np.float32], ppm: float) -> float:
+    """Return how much later the last seconds of sound were stamped than played, by what is in them."""
+    length = recorded["block_len"]
+    first_s = (recorded["block_ns"] + recorded["zero_ns"] - replay.epoch_ns) / 1e9
+    begin = int(np.searchsorted(first_s, first_s[-1] - 3.0))
+    heard = recorded["pcm"][int(length[:begin].sum()) :]
+    played = np.tile(voice[: round(replay.seconds * RATE_HZ)], 2)
+    match = np.fft.irfft(np.fft.rfft(played) * np.conj(np.fft.rfft(heard, len(played))), len(played))
+    place_s = int(match.argmax()) / RATE_HZ
+    lag_s = first_s[begin] / (1 + ppm * 1e-6) - place_s
+    return float((lag_s + replay.seconds / 2) % replay.seconds - replay.seconds / 2) * 1e3
+
+
+@pytest.mark.parametrize("later_ms", [0, 120])
+def test_offset_is_measured_with_claps(tmp_path: Path, shim: Path, later_ms: int) -> None:
+    """What the command writes is a settings file, with the offset that there is."""
+    claps, seconds = clap_times_s(7.0), 7.0
+    sound = bangs(seconds, [s + later_ms / 1000 for s in claps], rate_hz=RATE_HZ)
+    with replayed(tmp_path, shim, hands(SIZE, claps), sound, seconds=seconds, rounds=8) as replay:
+        done = avffd(
+            "calibrate-sync", "--source", f"webcam:{DEVICE}", "--mic", MICROPHONE, "--seconds", "14",
+            extra=replay.environment,
+        )  # fmt: skip
+    assert done.code == 0, done.stderr
+    assert done.complaints == ["avffd: clap about once a second, with both hands in the picture, for 14 s"]
+    written = yaml.safe_load(done.stdout)["microphone"]
+    print(done.stdout)
+    assert written["device"] == MICROPHONE
+    assert written["sync_offset_ms"] == pytest.approx(later_ms, abs=40)
