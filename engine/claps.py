@@ -165,7 +165,7 @@ def _best_shift(heard: Times, seen: Times, strength: Levels) -> int:
         float((strength * np.exp(-np.square((gap - shift) / _WIDTH_NS))).max(axis=1).sum())
         for shift in shifts
     ]
-    return round(shifts[int(np.argmax(match))])
+    return round(float(shifts[int(np.argmax(match))]))
 
 
 def _spread(offsets: Times) -> int:

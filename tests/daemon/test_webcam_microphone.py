@@ -18,7 +18,7 @@ import yaml
 from tests.support.avffd import Done, avffd, command, environment
 from tests.support.claps import bangs, clap_times_s, hands
 from tests.support.portrait import SECONDS, speech, talking
-from tests.support.pulse import MICROPHONE, RATE_HZ, missing
+from tests.support.pulse import MICROPHONE, RATE_HZ, missing, pulse_server
 from tests.support.record_pair import points_of
 from tests.support.replay import FPS, Replay, replayed
 from tests.support.v4l2 import DEVICE, SIZE, build_shim, compiler
@@ -42,7 +42,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def voice() -> npt.NDArray[np.float32]:
     """The voice of the face that ``talking`` draws."""
-    return (speech(RATE_HZ, "mono")[0] / 32768).astype(np.float32)
+    return np.asarray(speech(RATE_HZ, "mono")[0] / 32768, np.float32)
 
 
 def _talk(folder: Path, shim: Path, voice: npt.NDArray[np.float32], **how: Any) -> Any:
@@ -71,9 +71,10 @@ class Running:
                 return
         raise AssertionError("".join(self._lines))
 
-    def finish(self) -> Done:
-        """Send SIGINT and return what the run left behind."""
-        self._process.send_signal(signal.SIGINT)
+    def finish(self, *, interrupt: bool = True) -> Done:
+        """Send SIGINT, or let it end by itself, and return what the run left behind."""
+        if interrupt:
+            self._process.send_signal(signal.SIGINT)
         try:
             stdout, stderr = self._process.communicate(timeout=15)
         finally:
@@ -110,6 +111,45 @@ def test_without_a_measurement_sync_is_unknown(
     both = [event for event in done.scores if event["modality"] == "av"]
     assert {(event["sync"]["known"], event["sync"]["error_ms"]) for event in both} == {(False, None)}
     assert {event["parts"]["desync"] for event in both} == {None}
+
+
+def test_microphone_alone_is_scored_by_the_sound(
+    voice: npt.NDArray[np.float32], model_args: list[str], scored: frozenset[str]
+) -> None:
+    """As long as there is a voice; mute and overdriven it has reasons instead."""
+    with pulse_server() as pulse:
+        run = Running(
+            ["--source", f"mic:{MICROPHONE}", "--format", "jsonl", *model_args], dict(pulse.environment)
+        )
+        pulse.play(np.tile(voice, 20))
+        run.until(lambda event: event["modality"] == "audio" and event["coverage"]["audio"] == 1)
+        if "audio" in scored:
+            run.until(lambda event: event["score"] is not None)
+        pulse.mute(True)
+        run.until(lambda event: event["reason"] == "no_speech")
+        pulse.mute(False)
+        pulse.loudness(400)
+        run.until(lambda event: event["reason"] == "clipping")
+        done = run.finish()
+    assert (done.code, done.complaints) == (0, [])
+    assert done.summary["stream"] == f"mic:{MICROPHONE}"
+    assert {event["sync"] for event in done.scores} == {None}
+    assert {event["coverage"]["video"] for event in done.scores} == {0}
+
+
+def test_unplugged_microphone_alone_ends_the_stream(model_args: list[str]) -> None:
+    """What it heard is summed up; one line and the code for a lost device."""
+    with pulse_server() as pulse:
+        run = Running(
+            ["--source", f"mic:{MICROPHONE}", "--format", "jsonl", *model_args], dict(pulse.environment)
+        )
+        run.until(lambda event: event["t"] > 1)
+        pulse.unplug()
+        done = run.finish(interrupt=False)
+    assert done.code == 69
+    assert done.summary["ended"] == "lost"
+    assert [line for line in done.complaints if "unplugged" not in line] == []
+    assert len(done.complaints) == 1
 
 
 def test_lost_microphone_leaves_the_picture_and_comes_back(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ def points_of(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return rgb[::STEP, ::STEP, 1].copy()
 
 
-async def record(uri: str, microphone: str, seconds: float) -> dict[str, npt.NDArray[np.generic]]:
+async def record(uri: str, microphone: str, seconds: float) -> dict[str, Any]:
     """Record so many seconds."""
     settings = SourceSettings(microphone=MicrophoneSettings(device=microphone, sync_offset_ms=0.0))
     items: list[MediaItem] = []
@@ -62,4 +63,5 @@ def _small(item: MediaItem) -> MediaItem:
 
 
 if __name__ == "__main__":
-    np.savez(sys.argv[4], **asyncio.run(record(sys.argv[1], sys.argv[2], float(sys.argv[3]))))
+    recorded: dict[str, Any] = asyncio.run(record(sys.argv[1], sys.argv[2], float(sys.argv[3])))
+    np.savez(sys.argv[4], **recorded)
