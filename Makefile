@@ -14,7 +14,7 @@ demo: $(USER_ENV)/.installed ## Install the daemon into .venv and score the demo
 	$(USER_ENV)/bin/avffd --source demo
 
 test: $(DEV_ENV)/.installed ## Install what tests need into .venv-dev and run them.
-	@sh tools/need.sh espeak-ng gcc
+	@sh tools/need.sh espeak-ng gcc pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins
 	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
 	$(DEV_ENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 

@@ -36,6 +36,7 @@ examples:
   avffd --source webcam --mic lapel      a camera with a microphone of this name (avffd devices)
   avffd --source mic                     the default microphone alone
   avffd calibrate-sync > sync.yaml       how late the microphone is, from claps; then --config sync.yaml
+  avffd devices                          the cameras and microphones that there are
   avffd explain clip.mp4                 a picture of what its highest score rests on (avffd explain --help)
 
 Scores are probabilities of fake, 0 to 1; null with a reason where there is no evidence.
@@ -46,7 +47,7 @@ exit codes:
     2  wrong usage
    65  the media cannot be read
    66  no such input
-   69  a camera or a face model is not available
+   69  a camera, a microphone or a face model is not available
    70  the engine failed, or an internal error
    74  the output cannot be written
    78  wrong configuration or model
@@ -116,7 +117,7 @@ def _configuration(arguments: argparse.Namespace) -> DaemonConfig:
         return DaemonConfig.model_validate(values)
     except ValidationError as error:  # the file was checked, so it is a flag
         problem = error.errors()[0]
-        key = str(problem["loc"][-1])
+        key = str(problem["loc"][-1]).replace("device", "mic")
         raise DaemonError(f"--{key}: {problem['msg'].lower()}", ExitCode.USAGE) from error
 
 
