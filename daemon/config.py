@@ -108,7 +108,7 @@ class MicrophoneSettings(_Settings):
 
     device: str = Field(default="default", min_length=1, description="default, none, a name or a number")
     sync_offset_ms: float | None = Field(
-        default=None, ge=-1000, le=1000, description="how much later than the picture; null: not measured"
+        default=None, ge=-500, le=500, description="how much later than the picture; null: not measured"
     )
 
 

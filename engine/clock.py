@@ -22,8 +22,9 @@ BIN_NS = NS_PER_S
 """Stamps of one second become one point of the line."""
 BINS = 120
 """Points that are kept: crystals follow the temperature, and that takes minutes."""
-SLOPE_BINS = 8
-"""Points from which the drift is estimated; before, it is taken for none (1000 ppm over 8 s are 8 ms)."""
+SLOPE_BINS = 20
+"""Points from which the drift is estimated.  Before, it is taken for none: 100 ppm are 1 ms then, and the
+scatter of stamps, up to 10 ms a point, would make more of it."""
 MIN_BINS = 3
 """Points from which the error is known."""
 MAX_DRIFT = 3e-3

@@ -31,6 +31,8 @@ FIRST_SOUND_S = 5.0
 """Sound servers need up to two seconds after a device came back."""
 SOUND_TIMEOUT_S = 0.8
 """A lost microphone is to be told within a second; sound comes 50 times a second, in bursts of some."""
+WARM_UP_NS = 700_000_000
+"""After opening, sound servers tell delays that are wrong by up to 0.3 s; that sound is not used."""
 RING_S = 2
 POLL_S = 0.1
 _GONE = ExitCode.UNAVAILABLE
@@ -165,6 +167,8 @@ class MicrophoneSource:
                 raise StopAsyncIteration from None
             raise SourceError(f"{self._told()} was closed by its driver; was it unplugged?", _GONE) from None
         except TimeoutError:
+            if len(self._box):  # the event loop was busy, not the microphone gone
+                return await self._box.get_many(self._box.capacity)
             raise SourceError(
                 f"{self._told()}: no sound for {timeout_s:g} s; was it unplugged?", _GONE
             ) from None
@@ -186,12 +190,14 @@ class MicrophoneSource:
     def _record(self, recorder: Recorder, ring: SoundRing, loop: asyncio.AbstractEventLoop) -> None:
         """Hand sound on until told to stop or the driver gives up, in the worker's thread."""
         steady = SteadySound(recorder.rate_hz)
+        ready_ns: int | None = None
         try:
             recorder.start(ring.write)
             while not self._stopping.is_set():
                 alive = recorder.alive  # before the ring is emptied: what came last is still taken
                 while (block := ring.take()) is not None:
-                    for made in steady.push(block):
+                    ready_ns = ready_ns or block.captured_ns + WARM_UP_NS
+                    for made in steady.push(block) if block.captured_ns >= ready_ns else ():
                         loop.call_soon_threadsafe(self._box.put_nowait, made)
                 if not alive:
                     break

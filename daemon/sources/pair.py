@@ -21,8 +21,9 @@ from avff.engine.media import MediaItem
 
 log = logging.getLogger(__name__)
 
-MAX_SKEW_NS = 500_000_000
-"""Sound comes a few hundred milliseconds late where a sound server collects it first."""
+MAX_SKEW_NS = 800_000_000
+"""Sound comes a few hundred milliseconds late where a sound server collects it first, and a measured offset
+may add to that."""
 FIRST_RETRY_S, MAX_RETRY_S = 0.5, 30.0
 _JITTER = 0.25
 
@@ -58,6 +59,7 @@ class CameraAndMicrophone:
         self._camera = _Side(f"{name}: picture", make_camera)
         self._microphone = _Side(f"{name}: sound", make_microphone)
         self._waiting: dict[asyncio.Task[list[MediaItem] | None], _Side] = {}
+        self._stopped = False
 
     @property
     def max_skew_ns(self) -> int | None:
@@ -97,6 +99,7 @@ class CameraAndMicrophone:
 
     def stop(self) -> None:
         """End the iteration after what already waits."""
+        self._stopped = True
         self._camera.device.stop()
         self._microphone.device.stop()
         for task, side in self._waiting.items():
@@ -136,7 +139,9 @@ class CameraAndMicrophone:
             if task.result() is not None:
                 self._await(side)
             return task.result()
-        if not isinstance(error, SourceError) or not any(not other.lost for other in self._waiting.values()):
+        if self._stopped and isinstance(error, SourceError):
+            return None
+        if not isinstance(error, SourceError) or all(other.lost for other in self._waiting.values()):
             raise error
         log.warning("%s lost, the other goes on: %s", side.name, error)
         side.lost = True

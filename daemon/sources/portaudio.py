@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -81,9 +81,9 @@ def microphones() -> list[Microphone]:
     """Return the devices that record, in PortAudio's order.
 
     Raises:
-        SourceError: PortAudio is not installed.
+        SourceError: PortAudio is not installed, or fails.
     """
-    with _LOCK:
+    with _LOCK, _told():
         return _listed(_library())
 
 
@@ -119,7 +119,7 @@ def open_recorder(which: str) -> Recorder:
         SourceError: PortAudio is not installed, there is no such device, or it is busy.
     """
     global _recording
-    with _LOCK:
+    with _LOCK, _told():
         library = _library()
         if not _recording:
             _look_again(library)
@@ -201,6 +201,21 @@ def _library() -> Any:
             ExitCode.UNAVAILABLE,
         ) from error
     return sounddevice
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn what PortAudio says into words for people.
+
+    Raises:
+        SourceError: instead of whatever sounddevice raises.
+    """
+    try:
+        yield
+    except SourceError:
+        raise
+    except Exception as error:  # its class is in a module that may have failed to load
+        raise SourceError(f"PortAudio failed ({_one_line(error)})", ExitCode.UNAVAILABLE) from error
 
 
 def _look_again(library: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
@@ -10,7 +11,7 @@ import pytest
 
 from avff.daemon.config import MicrophoneSettings, QueueSettings
 from avff.daemon.errors import ExitCode, SourceError
-from avff.daemon.sources import SourceSettings, microphone, open_source
+from avff.daemon.sources import SourceSettings, microphone, open_source, portaudio
 from avff.daemon.sources.microphone import MicrophoneSource
 from avff.daemon.sources.portaudio import Deliver, Microphone, chosen
 from avff.daemon.worker import abandoned_threads
@@ -100,7 +101,7 @@ async def test_measured_offset_moves_sound_and_makes_sync_known(offset_ms: float
 async def test_lost_microphone_is_told_within_a_second(dies: bool, words: str) -> None:
     """Whether the driver says so or the callbacks just stop; what came before is there."""
     taken: list[MediaItem] = []
-    recorder = ScriptedRecorder(blocks=50, dies=dies)
+    recorder = ScriptedRecorder(blocks=100, dies=dies)
     async with _source(recorder) as source:
         with pytest.raises(SourceError, match=words) as raised:
             await _drain(source, taken)
@@ -169,6 +170,35 @@ def _importing(no_library: Any) -> Any:
         return no_library() if name == "sounddevice" else real(name, *arguments, **options)
 
     return importing
+
+
+async def test_portaudio_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it raises: a webcam then goes on with pictures only."""
+
+    class Broken:
+        class PortAudioError(Exception):
+            pass
+
+        def _terminate(self) -> None:
+            raise self.PortAudioError("Error terminating PortAudio [-10000]")
+
+    monkeypatch.setattr(portaudio, "_library", Broken)
+    with pytest.raises(SourceError, match=r"PortAudio failed \(Error terminating") as raised:
+        portaudio.open_recorder("")
+    assert raised.value.exit_code == ExitCode.UNAVAILABLE
+
+
+async def test_a_busy_loop_is_no_lost_microphone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sound that came while nothing could run counts, though its time is over."""
+    monkeypatch.setattr(microphone, "SOUND_TIMEOUT_S", 0.2)
+    async with _source(ScriptedRecorder()) as source:
+        batches = aiter(source)
+        await anext(batches)
+        for _ in range(5):
+            waiting = asyncio.ensure_future(anext(batches))
+            await asyncio.sleep(0)
+            time.sleep(0.3)  # noqa: ASYNC251 - the loop is busy elsewhere, on purpose
+            assert await waiting
 
 
 FOUND = [

@@ -205,6 +205,20 @@ async def test_stop_does_not_wait_for_a_lost_device() -> None:
     assert _kinds(taken) == (5, 0)
 
 
+async def test_device_lost_at_the_end_is_not_opened_again() -> None:
+    """When the stream was stopped meanwhile nobody wants it back."""
+    camera, mic = ScriptedDevice(_frames(5)), ScriptedDevice([], lost=True, pause_s=0.05)
+    spare = ScriptedDevice(_blocks(100))
+    async with CameraAndMicrophone("cam", lambda: camera, _in_turn(mic, spare)) as source:
+        iterator = aiter(source)
+        await anext(iterator)
+        source.stop()
+        async with asyncio.timeout(5):
+            taken = [item for batch in [b async for b in iterator] for item in batch]
+    assert _kinds(taken)[1] == 0
+    assert spare.zero_ns is None
+
+
 async def test_leaving_while_both_wait_leaves_no_task() -> None:
     """Tasks that wait for devices end with the source."""
     before = asyncio.all_tasks()

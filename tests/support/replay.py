@@ -122,6 +122,7 @@ def sound_lags_ms(
     recorded: dict[str, Any], replay: Replay, sound: npt.NDArray[np.float32], after_s: float = 10.0
 ) -> list[float]:
     """Return how much later sound was stamped than played, by what is in it: of each second from there on."""
+    drift = 1 + replay.ppm * 1e-6
     played = sound[: round(replay.seconds * RATE_HZ)]
     ends = np.cumsum(recorded["block_len"])
     at_s = (recorded["block_ns"] + recorded["zero_ns"] - replay.epoch_ns) / 1e9
@@ -130,7 +131,10 @@ def sound_lags_ms(
         first = int(np.searchsorted(recorded["block_ns"], begin_s * 1e9))
         start = int(ends[first - 1])
         heard = recorded["pcm"][start : start + min(len(played), 2 * RATE_HZ)]
-        match = np.fft.irfft(np.fft.rfft(played) * np.conj(np.fft.rfft(heard, len(played))), len(played))
-        lag_s = at_s[first] / (1 + replay.ppm * 1e-6) - int(match.argmax()) / RATE_HZ
+        heard = np.interp(np.arange(len(heard) - 100) * drift, np.arange(len(heard)), heard)
+        both = np.fft.rfft(played) * np.conj(np.fft.rfft(heard, len(played)))
+        # Flattened halfway, or a voice would match itself a period later nearly as well.
+        match = np.fft.irfft(both / np.sqrt(np.maximum(np.abs(both), 1e-9)), len(played))
+        lag_s = at_s[first] / drift - int(match.argmax()) / RATE_HZ
         lags.append(float((lag_s + replay.seconds / 2) % replay.seconds - replay.seconds / 2) * 1e3)
     return lags
