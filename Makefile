@@ -3,7 +3,7 @@ PYTHON ?= python3
 USER_ENV = .venv
 DEV_ENV = .venv-dev
 
-.PHONY: help demo test check bench bench-train bench-engine gpu-check results soak clean
+.PHONY: help demo test check bench bench-train bench-engine bench-sync gpu-check results soak clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -14,7 +14,7 @@ demo: $(USER_ENV)/.installed ## Install the daemon into .venv and score the demo
 	$(USER_ENV)/bin/avffd --source demo
 
 test: $(DEV_ENV)/.installed ## Install what tests need into .venv-dev and run them.
-	@sh tools/need.sh espeak-ng gcc
+	@sh tools/need.sh espeak-ng gcc pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins
 	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
 	$(DEV_ENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
@@ -27,6 +27,10 @@ check: $(DEV_ENV)/.installed ## Style, types and import rules.
 bench: $(DEV_ENV)/.installed ## Measure speed and memory on this machine.
 	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
 	$(DEV_ENV)/bin/python tools/bench.py --json bench-results/bench.json
+
+bench-sync: $(DEV_ENV)/.installed ## Measure how well a camera and its microphone are in step.
+	@sh tools/need.sh gcc pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins
+	$(DEV_ENV)/bin/python -m tools.bench_sync --json bench-results/sync.json
 
 bench-train: $(DEV_ENV)/.installed ## Measure the trainer's data loading, and what GPU memory its steps take.
 	$(DEV_ENV)/bin/python -m avff.engine.faces.assets

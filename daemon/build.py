@@ -30,7 +30,12 @@ def daemon_from_config(config: DaemonConfig) -> Daemon:
         raise DaemonError(
             "--engine tensorrt needs a folder of engines; give --engine-dir DIR", ExitCode.USAGE
         )
-    settings = SourceSettings(realtime=config.realtime, queues=config.queues, camera=config.camera)
+    settings = SourceSettings(
+        realtime=config.realtime,
+        queues=config.queues,
+        camera=config.camera,
+        microphone=config.microphone,
+    )
     source = open_source(config.source, config.name, settings)
     return Daemon(
         [source],

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import avff
-from avff.daemon import explain
+from avff.daemon import calibrate, devices, explain
+from avff.daemon.arguments import at_least_one, whole_number
 from avff.daemon.errors import DaemonError, ExitCode, exit_code_of
 from avff.daemon.worker import abandoned_threads
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("avff")
 
+COMMANDS = {"explain": explain, "devices": devices, "calibrate-sync": calibrate}
+"""What may stand in the first place, in a module each."""
+
 EPILOG = """\
 examples:
   avffd --source clip.mp4                score a file as fast as it can be read
@@ -30,6 +34,10 @@ examples:
   avffd --source webcam --format jsonl   one JSON line per hop on stdout (docs/events.md)
   avffd --source demo                    the clip that comes with the program, a fake
   avffd --source clip.mp4 --engine-dir D the model as TensorRT engines, on a GPU (docs/engines.md)
+  avffd --source webcam --mic lapel      a camera with a microphone of this name (avffd devices)
+  avffd --source mic                     the default microphone alone
+  avffd calibrate-sync > sync.yaml       how late the microphone is, from claps; then --config sync.yaml
+  avffd devices                          the cameras and microphones that there are
   avffd explain clip.mp4                 a picture of what its highest score rests on (avffd explain --help)
 
 Scores are probabilities of fake, 0 to 1; null with a reason where there is no evidence.
@@ -40,7 +48,7 @@ exit codes:
     2  wrong usage
    65  the media cannot be read
    66  no such input
-   69  a camera or a face model is not available
+   69  a camera, a microphone or a face model is not available
    70  the engine failed, or an internal error
    74  the output cannot be written
    78  wrong configuration or model
@@ -102,6 +110,8 @@ def _configuration(arguments: argparse.Namespace) -> DaemonConfig:
     for key in ("realtime", "explain"):
         if getattr(arguments, key):
             values[key] = True
+    if arguments.mic is not None:
+        values["microphone"] = values.get("microphone", {}) | {"device": arguments.mic}
     engine = {
         "threads": arguments.threads,
         "hop_slices": arguments.hop,
@@ -114,7 +124,7 @@ def _configuration(arguments: argparse.Namespace) -> DaemonConfig:
         return DaemonConfig.model_validate(values)
     except ValidationError as error:  # the file was checked, so it is a flag
         problem = error.errors()[0]
-        key = str(problem["loc"][-1])
+        key = str(problem["loc"][-1]).replace("device", "mic")
         raise DaemonError(f"--{key}: {problem['msg'].lower()}", ExitCode.USAGE) from error
 
 
@@ -163,15 +173,16 @@ class _Parser(argparse.ArgumentParser):
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line: everything is an option, but for a command in the first place."""
-    if argv[:1] != ["explain"]:
+    if not argv or argv[0] not in COMMANDS:
         return _parser().parse_args(argv)
+    command = COMMANDS[argv[0]]
     parser = _Parser(
-        prog="avffd explain",
-        description=explain.DESCRIPTION,
-        epilog=explain.EPILOG,
+        prog=f"avffd {argv[0]}",
+        description=command.DESCRIPTION,
+        epilog=command.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    explain.add_arguments(parser, _at_least_one)
+    command.add_arguments(parser)
     return parser.parse_args(argv[1:])
 
 
@@ -183,7 +194,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--source", metavar="URI", help="a path, webcam, webcam:N, webcam:/dev/videoN, or demo")
+    add("--source", metavar="URI", help="a path, webcam, webcam:N, webcam:/dev/videoN, mic, mic:NAME, demo")
+    add("--mic", metavar="NAME", help="microphone beside a webcam, or none; the default one by default")
     add("--config", metavar="FILE", type=Path, help="YAML settings (configs/daemon.yaml); flags override")
     add("--name", metavar="NAME", help="name of the stream in events")
     add("--realtime", action="store_true", help="play a file at its own speed")
@@ -192,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--engine", choices=("auto", "tensorrt", "onnx"), help="what runs the model (default auto)")
     add("--engine-dir", metavar="DIR", type=Path, help="TensorRT engines (docs/engines.md); none by default")
     add("--allow-fallback", action="store_true", help="ONNX Runtime on the CPU if the engines cannot be used")
-    add("--threads", metavar="N", type=_at_least_one, help="CPU threads of the engine (default 2)")
+    add("--threads", metavar="N", type=at_least_one, help="CPU threads of the engine (default 2)")
     add("--hop", metavar="SLICES", type=_hop, help="slices of 320 ms between scores, 1 to 8 (default 1)")
     add("--explain", action="store_true", help="say in each score where it comes from (jsonl)")
     add("--version", action="version", version=f"avffd {avff.__version__}")
@@ -200,15 +212,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _at_least_one(text: str) -> int:
-    return _integer(text, 1, 256)
-
-
 def _hop(text: str) -> int:
-    return _integer(text, 1, 8)
-
-
-def _integer(text: str, lowest: int, highest: int) -> int:
-    if not text.isdecimal() or not lowest <= int(text) <= highest:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {lowest} to {highest}")
-    return int(text)
+    return whole_number(text, 1, 8)

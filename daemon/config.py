@@ -95,6 +95,9 @@ class QueueSettings(_Settings):
     live_frames: int = Field(
         default=4, ge=1, le=64, description="pictures of a live source; the oldest is dropped"
     )
+    live_blocks: int = Field(
+        default=50, ge=5, le=1000, description="blocks of a microphone (20 ms each); the oldest is dropped"
+    )
     file_slices: int = Field(default=8, ge=1, le=256, description="slices of a file that wait for the engine")
     live_slices: int = Field(
         default=2, ge=1, le=64, description="slices of a live source; the oldest is dropped"
@@ -110,11 +113,20 @@ class CameraSettings(_Settings):
     fps: int = Field(default=30, ge=5, le=120, description="pictures a second")
 
 
+class MicrophoneSettings(_Settings):
+    """Which microphone goes with a webcam, and how late it is."""
+
+    device: str = Field(default="default", min_length=1, description="default, none, a name or a number")
+    sync_offset_ms: float | None = Field(
+        default=None, ge=-500, le=500, description="how much later than the picture; null: not measured"
+    )
+
+
 class DaemonConfig(_Settings):
     """Everything ``avffd`` can be told."""
 
     source: str | None = Field(
-        default=None, description="a path, demo, webcam, webcam:N or webcam:/dev/videoN"
+        default=None, description="a path, demo, webcam, webcam:N, webcam:/dev/videoN, mic or mic:NAME"
     )
     name: str | None = Field(
         default=None, min_length=1, description="name of the stream; by default from the source"
@@ -132,3 +144,4 @@ class DaemonConfig(_Settings):
     alarm: AlarmSettings = AlarmSettings()
     queues: QueueSettings = QueueSettings()
     camera: CameraSettings = CameraSettings()
+    microphone: MicrophoneSettings = MicrophoneSettings()

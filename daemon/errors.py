@@ -70,6 +70,7 @@ def exit_code_of(error: BaseException) -> int:
     codes: tuple[tuple[type[Exception], ExitCode], ...] = (
         (engine.MediaError, ExitCode.MEDIA),
         (engine.ExplainError, ExitCode.MEDIA),
+        (engine.SyncError, ExitCode.MEDIA),
         (engine.AssetError, ExitCode.UNAVAILABLE),
         (engine.SettingsError, ExitCode.CONFIG),
         (engine.ContractError, ExitCode.CONFIG),

@@ -16,6 +16,7 @@ from avff.daemon.alarms import AlarmSummary
 from avff.daemon.explanation import ScoreExplanation, explanation_of
 from avff.daemon.summary import POOLING, Summary, seconds
 from avff.engine.alarm import Alarm
+from avff.engine.evidence import sync_known
 from avff.engine.rolling import evidence, probability
 from avff.engine.slices import Coverage, Prediction, Reason
 
@@ -23,6 +24,26 @@ VERSION = 1
 PARTS = ("video", "audio", "motion", "desync")
 _DECIMALS = 6
 """Of probabilities: finer than the 1e-5 to which streaming and offline scores agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """How well the time stamps of picture and sound are known to agree.
+
+    Attributes:
+        known: whether well enough to compare lips and voice.
+        error_ns: how far they may be apart, in ns; None if unknown.
+    """
+
+    known: bool
+    error_ns: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object as it is written."""
+        return {
+            "known": self.known,
+            "error_ms": None if self.error_ns is None else round(self.error_ns / 1e6, 1),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +65,7 @@ class ScoreEvent:
         model: name of the model.
         backend: what ran it: ``onnx`` or ``tensorrt``.
         explain: where the score comes from; None when not asked for, or without a score.
+        sync: what is known of picture against sound; None where the window lacks either.
     """
 
     stream: str
@@ -61,6 +83,7 @@ class ScoreEvent:
     model: str
     backend: str = "onnx"
     explain: ScoreExplanation | None = None
+    sync: Sync | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as it is written: version, type and rounded numbers."""
@@ -81,6 +104,7 @@ class ScoreEvent:
                 "audio": round(self.coverage.audio, 3),
                 "face": round(self.coverage.face, 3),
             },
+            "sync": None if self.sync is None else self.sync.to_json(),
             "track": self.track,
             "latency_ms": round(self.latency_ms, 1),
             "dropped": self.dropped,
@@ -235,7 +259,15 @@ def score_event(
         model=model,
         backend=backend,
         explain=explanation_of(prediction) if explain else None,
+        sync=_sync_of(prediction),
     )
+
+
+def _sync_of(prediction: Prediction) -> Sync | None:
+    if not (prediction.coverage.video and prediction.coverage.audio):
+        return None
+    error_ns = prediction.sync_error_ns
+    return Sync(sync_known(error_ns), error_ns)
 
 
 def to_line(event: Event) -> str:

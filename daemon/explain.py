@@ -10,10 +10,10 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from avff.daemon.arguments import at_least_one
 from avff.daemon.errors import FORCED, DaemonError, ExitCode, exit_code_of
 
 if TYPE_CHECKING:
@@ -35,19 +35,14 @@ exit codes: those of avffd; 65 also where no window, or not the one at --at, has
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser, count: Callable[[str], int]) -> None:
-    """Add what the command takes.
-
-    Args:
-        parser: of the command.
-        count: reads a whole number from 1.
-    """
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     add = parser.add_argument
     add("file", metavar="FILE", help="a media file, or demo")
     add("--at", metavar="SECONDS", type=_seconds, help="the window around this media time")
     add("-o", "--output", metavar="PATH", help="a .png file, or a directory; here by default")
     add("--model", metavar="DIR", type=Path, help="exported model; the embedded one by default")
-    add("--threads", metavar="N", type=count, default=2, help="CPU threads of the engine (default 2)")
+    add("--threads", metavar="N", type=at_least_one, default=2, help="CPU threads of the engine (default 2)")
     parser.set_defaults(run=run)
 
 

@@ -36,7 +36,12 @@ def shares_of(by: Affine) -> dict[str, float]:
 
 
 def terms(
-    by: Affine, parts: Mapping[str, Affine], logits: Logits, *, blind: Collection[str] = ()
+    by: Affine,
+    parts: Mapping[str, Affine],
+    logits: Logits,
+    *,
+    blind: Collection[str] = (),
+    doubted: Collection[str] = (),
 ) -> dict[str, Logits]:
     """Return each hypothesis' LLR plus the logarithm of its share.
 
@@ -45,16 +50,19 @@ def terms(
         parts: calibrations of the heads of picture, sound and motion, for those that have a share.
         logits: ``[..., 5]``, in the order of ``CLIP_OUTPUTS``.
         blind: hypotheses for which there is no evidence: their LLR is 0, whatever their heads say.
+        doubted: hypotheses whose evidence may come of bad time stamps: their LLR is at most 0.
 
     Returns:
         ``[...]`` by hypothesis, in nats.
     """
     heads = {"any": by, **parts}
-    return {
-        name: np.log(share) + (name not in blind) * (heads[name].scale * logits[..., k] + heads[name].offset)
-        for name, share in shares_of(by).items()
-        for k in [CLIP_OUTPUTS.index(name)]
-    }
+    ratios = {}
+    for name, share in shares_of(by).items():
+        ratio = (name not in blind) * (
+            heads[name].scale * logits[..., CLIP_OUTPUTS.index(name)] + heads[name].offset
+        )
+        ratios[name] = np.log(share) + (np.minimum(ratio, 0.0) if name in doubted else ratio)
+    return ratios
 
 
 def joined(by: Affine, parts: Mapping[str, Affine], logits: Logits) -> Logits:

@@ -9,7 +9,8 @@
     ├── BackendError     the inference runtime refused to load or run a graph
     │   ├── GpuUnavailable   there is no GPU, or no package to use it with
     │   └── BackendDown      the runtime broke down and is being started again; later calls may succeed
-    └── ExplainError     there is no score to explain
+    ├── ExplainError     there is no score to explain
+    └── SyncError        claps do not say how late the sound is
 
 Every message names the thing and the way out, in one line.  None of these is
 ever turned into a score.
@@ -54,3 +55,7 @@ class BackendDown(BackendError):
 
 class ExplainError(EngineError):
     """No window, or not the wanted one, has a score that could be explained."""
+
+
+class SyncError(EngineError):
+    """What was seen and heard does not say how much later the sound is."""

@@ -30,6 +30,8 @@ SILENCE_DBFS = -55.0
 MAX_CLIPPED = 0.01
 """Share of a window's samples that may be at full scale."""
 _NO_LEVEL_DBFS = -120.0
+MAX_SYNC_ERROR_NS = 40_000_000
+"""One picture: sound that may be further off by its time stamps is no evidence of lips out of step."""
 MIN_EYE_PX = 14.0
 """Distance between the eyes in source pixels below which a face is too small to judge:
 at a quarter of the aligned face's 52 px most of the picture would be interpolation."""
@@ -54,6 +56,7 @@ class SliceFacts:
         clipped: share of samples at full scale.
         has_video, has_audio: whether the stream has the track at all.
         captured_ns: monotonic arrival time of the newest item, in ns.
+        sync_error_ns: how far picture and sound may be apart, in ns; None if unknown.
     """
 
     index: int
@@ -71,6 +74,7 @@ class SliceFacts:
     has_video: bool
     has_audio: bool
     captured_ns: int
+    sync_error_ns: int | None
 
     @classmethod
     def of(cls, piece: Slice) -> SliceFacts:
@@ -93,6 +97,7 @@ class SliceFacts:
             has_video=piece.has_video,
             has_audio=piece.has_audio,
             captured_ns=piece.captured_ns,
+            sync_error_ns=piece.sync_error_ns,
         )
 
     def missing(self, index: int) -> SliceFacts:
@@ -101,6 +106,7 @@ class SliceFacts:
             index=index, track=None, face_ok=_none(), eye_px=0.0, turned=_none(), badly_exposed=_none(),
             still=_none(), new_pictures=0, picture_ok=0.0, audio_ok=0.0, level_dbfs=_NO_LEVEL_DBFS,
             clipped=0.0, has_video=self.has_video, has_audio=self.has_audio, captured_ns=self.captured_ns,
+            sync_error_ns=self.sync_error_ns,
         )  # fmt: skip
 
     def face_mask(self, track: int | None) -> Bool:
@@ -125,6 +131,17 @@ def window_coverage(facts: Sequence[SliceFacts], track: int | None) -> Coverage:
         audio=sum(f.audio_ok for f in facts) / slots,
         face=sum(float(f.face_mask(track).mean()) for f in facts) / slots,
     )
+
+
+def sync_error_of(facts: Sequence[SliceFacts]) -> int | None:
+    """Return how far picture and sound of a window may be apart, in ns; None where any of it is unknown."""
+    errors = [f.sync_error_ns for f in facts]
+    return None if None in errors else max(e for e in errors if e is not None)
+
+
+def sync_known(error_ns: int | None) -> bool:
+    """Whether picture and sound are surely enough of one time to be compared."""
+    return error_ns is not None and error_ns <= MAX_SYNC_ERROR_NS
 
 
 def modality_of(

@@ -57,6 +57,7 @@ class Frontend:
         self._next = 0
         self._captured_ns = 0
         self._newest_ns: dict[type[MediaItem], int] = {}
+        self._sync_error_ns: int | None = 0
 
     def push(self, item: MediaItem) -> list[Slice]:
         """Take the next picture or sound and return the slices it completes.
@@ -81,6 +82,7 @@ class Frontend:
         return self._emit((slots + SPEC.slice_frames // 2) // SPEC.slice_frames)
 
     def _hear(self, block: AudioBlock) -> None:
+        self._sync_error_ns = block.error_ns
         for placed in self._normaliser.push(block):
             self._samples.write(placed.start, placed.pcm)
 
@@ -123,6 +125,7 @@ class Frontend:
         made = Slice(
             self._next, picture.main, picture.others, picture.ok, picture.repeated, picture.still,
             picture.light, audio, share, self._has_video, self._has_audio, self._captured_ns,
+            sync_error_ns=self._sync_error_ns,
         )  # fmt: skip
         self._next += 1
         return made

@@ -29,12 +29,16 @@ class AudioBlock:
         pcm: float32 ``[n]``, nominally -1…1.
         rate_hz: sampling rate of ``pcm``.
         captured_ns: monotonic arrival time, in ns.
+        gap: whether sound is missing before it, so that it must not be joined to the block before.
+        error_ns: how far its time may be off against the pictures', in ns; None where nobody knows.
     """
 
     pts_ns: int
     pcm: Float32
     rate_hz: int
     captured_ns: int
+    gap: bool = False
+    error_ns: int | None = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

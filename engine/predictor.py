@@ -18,7 +18,7 @@ from avff.engine.calibration import shares_of, together
 from avff.engine.calibration import terms as terms_of
 from avff.engine.contract import CLIP_OUTPUTS, ENCODERS, NOVELTY_OUTPUTS, Affine, Calibration
 from avff.engine.errors import BackendDown
-from avff.engine.evidence import SliceFacts, modality_of, window_coverage
+from avff.engine.evidence import SliceFacts, modality_of, sync_error_of, sync_known, window_coverage
 from avff.engine.features import audio_tensor, landmark_tensor, video_tensor
 from avff.engine.media import Bool, Float32
 from avff.engine.model import Model
@@ -29,6 +29,8 @@ MAX_BATCH = 32
 """Windows or slices in one graph run; more are split."""
 _OF_PICTURE = frozenset({"video", "motion"})
 """Hypotheses that only a picture speaks for."""
+_OF_BOTH = frozenset({"any", "motion"})
+"""Hypotheses whose heads compare picture and sound where there are both."""
 _SHOWN = {"av": ("video", "audio", "motion", "desync"), "video": ("video", "motion"), "audio": ("audio",)}
 
 
@@ -74,6 +76,12 @@ class _Window:
     track: int | None
     hides_picture: bool
     """Whether the stream has a picture that the score cannot rest on."""
+    sync_error_ns: int | None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether picture and sound are compared though their time stamps may be apart."""
+        return self.modality == "av" and not sync_known(self.sync_error_ns)
 
 
 class Predictor:
@@ -194,7 +202,8 @@ class Predictor:
         coverage = window_coverage(facts, track)
         modality, reason = modality_of(facts, track, coverage, self._model.contract.calibration.any)
         hides = modality == "audio" and facts[-1].has_video
-        return _Window(recent, coverage, modality, reason, track if modality != "audio" else None, hides)
+        face = track if modality != "audio" else None
+        return _Window(recent, coverage, modality, reason, face, hides, sync_error_of(facts))
 
     def _fuse(self, windows: Sequence[_Window], limits: Mapping[str, float]) -> list[Prediction]:
         made: list[Prediction] = []
@@ -220,14 +229,16 @@ class Predictor:
         logits = dict(zip(CLIP_OUTPUTS, map(float, clip), strict=True))
         calibration = self._model.contract.calibration
         by, blind = _asked(window, calibration)
-        terms = terms_of(by, calibration.parts, clip.astype(np.float64), blind=blind)
+        # Bad time stamps look like lips out of step: they must not speak for a fake.
+        doubted = _OF_BOTH if window.in_doubt else ()
+        terms = terms_of(by, calibration.parts, clip.astype(np.float64), blind=blind, doubted=doubted)
         return _finish(
             window,
             logit=float(together(by, terms)),
-            parts=_parts(calibration, window.modality, logits),
+            parts=_parts(calibration, window, logits),
             terms={head: float(term) for head, term in terms.items()},
             frames=np.where(there[:, None], out["frames"], np.float32(np.nan)),
-            sync=out["sync"] if window.modality == "av" else None,
+            sync=out["sync"] if window.modality == "av" and not window.in_doubt else None,
         )
 
 
@@ -281,11 +292,12 @@ def _is_unfamiliar(modality: str, novelty: Float32, limits: Mapping[str, float])
     )
 
 
-def _parts(calibration: Calibration, modality: str, logits: dict[str, float]) -> dict[str, float]:
+def _parts(calibration: Calibration, window: _Window, logits: dict[str, float]) -> dict[str, float]:
+    hidden = {"desync"} if window.in_doubt else set()
     return {
         part: _probability(_affine(calibration.parts[part], logits[part]))
-        for part in _SHOWN[modality]
-        if part in calibration.parts
+        for part in _SHOWN[window.modality]
+        if part in calibration.parts and part not in hidden
     }
 
 
@@ -317,4 +329,5 @@ def _finish(
         index=last.index, start_ns=start * SPEC.slice_ns, end_ns=(last.index + 1) * SPEC.slice_ns,
         logit=logit, reason=reason, parts=parts or {}, modality=window.modality, frames=frames, sync=sync,
         coverage=window.coverage, track=window.track, captured_ns=last.captured_ns, terms=terms or {},
+        sync_error_ns=window.sync_error_ns,
     )  # fmt: skip

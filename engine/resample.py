@@ -59,6 +59,46 @@ class AudioNormaliser:
         return tail
 
 
+class VariableResampler:
+    """One soxr stream whose ratio may change while it runs, without a seam.
+
+    The filter delays by 2 samples of the input, which is less than 0.1 ms and left as it is.
+
+    Attributes:
+        taken: input samples that the output so far stands for; more may have been pushed.
+        given: output samples so far.
+    """
+
+    MAX_RATIO = 1.01
+    """Most input samples for one of the output, or the other way round."""
+
+    def __init__(self) -> None:
+        self.taken = 0.0
+        self.given = 0
+        self._ratio = 1.0
+        self._stream = soxr.ResampleStream(self.MAX_RATIO, 1.0, 1, dtype="float32", quality="HQ", vr=True)
+
+    def push(self, pcm: Float32, ratio: float) -> Float32:
+        """Resample.
+
+        Args:
+            pcm: the next input.
+            ratio: input samples for one of the output, from now on.
+        """
+        self._ratio = min(self.MAX_RATIO, max(1 / self.MAX_RATIO, ratio))
+        self._stream.set_io_ratio(self._ratio, 1.0)
+        return self._counted(self._stream.resample_chunk(pcm))
+
+    def flush(self) -> Float32:
+        """Return what the filter still held; nothing can be pushed afterwards."""
+        return self._counted(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
+
+    def _counted(self, out: Float32) -> Float32:
+        self.given += len(out)
+        self.taken += len(out) * self._ratio
+        return np.asarray(out, np.float32)
+
+
 class _Run:
     """One stretch of continuous sound and its resampler."""
 
@@ -73,7 +113,11 @@ class _Run:
 
     def continues(self, block: AudioBlock) -> bool:
         expected_ns = self._start_ns + self._taken * NS_PER_S // self._in_hz
-        return block.rate_hz == self._in_hz and abs(block.pts_ns - expected_ns) <= CONTINUITY_NS
+        return (
+            not block.gap
+            and block.rate_hz == self._in_hz
+            and abs(block.pts_ns - expected_ns) <= CONTINUITY_NS
+        )
 
     def push(self, pcm: Float32, *, last: bool) -> list[PlacedAudio]:
         self._taken += len(pcm)

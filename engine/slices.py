@@ -91,6 +91,7 @@ class Slice:
         has_video: whether the stream has a picture track at all.
         has_audio: whether the stream has a sound track at all.
         captured_ns: monotonic arrival time of the newest item in the slice, in ns.
+        sync_error_ns: how far picture and sound may be apart by their time stamps, in ns; None if unknown.
     """
 
     index: int
@@ -105,6 +106,7 @@ class Slice:
     has_video: bool
     has_audio: bool
     captured_ns: int
+    sync_error_ns: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ class Prediction:
         captured_ns: monotonic arrival time of the newest item in the window, in ns.
         terms: log-odds that the hypothesis of one head (``any``, ``video``, ``audio``, ``motion``) is the
             one that holds, before the last scaling (:mod:`avff.engine.calibration`).  Empty with ``reason``.
+        sync_error_ns: how far picture and sound may be apart by their time stamps, in ns; None if unknown.
     """
 
     index: int
@@ -150,3 +153,4 @@ class Prediction:
     track: int | None
     captured_ns: int
     terms: Mapping[str, float] = field(default_factory=dict)
+    sync_error_ns: int | None = 0

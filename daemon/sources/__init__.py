@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from avff.daemon.errors import ExitCode, SourceError
-from avff.daemon.sources import file, webcam
+from avff.daemon.sources import file, microphone, webcam
 from avff.daemon.sources.base import Opener, Source, SourceSettings
 
 __all__ = ["SCHEMES", "Source", "SourceSettings", "open_source"]
@@ -15,6 +15,7 @@ SCHEMES: dict[str, Opener] = {
     "file": file.open_file,
     "demo": file.open_demo,
     "webcam": webcam.open_webcam,
+    "mic": microphone.open_mic,
 }
 
 
@@ -22,7 +23,8 @@ def open_source(uri: str, name: str | None = None, settings: SourceSettings | No
     """Return the source a URI stands for; it is opened by ``async with``.
 
     Args:
-        uri: a path, ``file:PATH``, ``demo``, ``webcam``, ``webcam:N`` or ``webcam:/dev/videoN``.
+        uri: a path, ``file:PATH``, ``demo``, ``webcam``, ``webcam:N``, ``webcam:/dev/videoN``,
+            ``mic`` or ``mic:NAME``.
             A file called like a scheme is reached by ``./webcam`` or ``file:webcam``.
         name: of the stream; taken from the URI by default.
         settings: for the adapter.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
-from avff.daemon.config import CameraSettings, QueueSettings
+from avff.daemon.config import CameraSettings, MicrophoneSettings, QueueSettings
 from avff.engine.media import MediaItem
 
 
@@ -79,11 +79,13 @@ class SourceSettings:
         realtime: play files at their own speed.
         queues: sizes of mailboxes.
         camera: what to ask of a camera.
+        microphone: which one goes with a camera, and how late it is.
     """
 
     realtime: bool = False
     queues: QueueSettings = field(default_factory=QueueSettings)
     camera: CameraSettings = field(default_factory=CameraSettings)
+    microphone: MicrophoneSettings = field(default_factory=MicrophoneSettings)
 
 
 Opener = Callable[[str, str | None, SourceSettings], Source]

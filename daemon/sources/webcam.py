@@ -2,7 +2,7 @@
 
 ``VideoCapture`` blocks, buffers old pictures and has no way to be interrupted, so
 its thread takes every picture at once, stamps it and drops what nobody wanted.
-Picture only: the microphone is a source of its own.
+The microphone is a source of its own; ``pair.py`` joins the two.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from avff.daemon.config import CameraSettings
 from avff.daemon.errors import ExitCode, SourceError
 from avff.daemon.mailbox import Mailbox, MailboxClosed, Policy
 from avff.daemon.sources.base import SourceSettings
+from avff.daemon.sources.microphone import MicrophoneSource
+from avff.daemon.sources.pair import CameraAndMicrophone
 from avff.daemon.worker import Worker
 from avff.engine.media import MediaItem, UInt8, VideoFrame
 
@@ -32,6 +34,8 @@ FIRST_PICTURE_S = 5.0
 """Cameras need a moment for exposure; cheap ones more than two seconds."""
 PICTURE_TIMEOUT_S = 2.0
 MAX_WIDTH_PX = 1280
+MAX_AGE_NS = 1_000_000_000
+"""A driver's time stamp that is older, or in the future, is of another clock."""
 RETRY_S = 0.01
 SYSFS = Path("/sys/class/video4linux")
 
@@ -47,13 +51,19 @@ class Capture(Protocol):
         """Decode it: whether that worked, and uint8 ``[height, width, 3]`` in BGR."""
         ...
 
+    def stamp_ms(self) -> float:
+        """Return the driver's monotonic time of the picture, in ms; 0 where it has none."""
+        ...
+
     def release(self) -> None:
         """Close the device."""
         ...
 
 
-def open_webcam(rest: str, name: str | None, settings: SourceSettings) -> WebcamSource:
+def open_webcam(rest: str, name: str | None, settings: SourceSettings) -> WebcamSource | CameraAndMicrophone:
     """Return the source for a camera: nothing = the first one, a number, or a device node.
+
+    The default microphone, or the one in the settings, goes with it.
 
     Raises:
         SourceError: neither a number nor a device.
@@ -61,7 +71,16 @@ def open_webcam(rest: str, name: str | None, settings: SourceSettings) -> Webcam
     if rest and not re.fullmatch(r"\d{1,3}|/dev/.+", rest):
         raise SourceError(f"webcam:{rest}: no camera; give webcam:N or webcam:/dev/videoN", ExitCode.USAGE)
     default_name = f"webcam:{rest}" if rest else "webcam"
-    return WebcamSource(camera_device(rest or "0"), name or default_name, settings)
+    stream, device = name or default_name, camera_device(rest or "0")
+    wanted = settings.microphone.device
+    if wanted == "none":
+        return WebcamSource(device, stream, settings)
+    which = "" if wanted == "default" else wanted
+    return CameraAndMicrophone(
+        stream,
+        lambda: WebcamSource(device, stream, settings),
+        lambda: MicrophoneSource(which, stream, settings),
+    )
 
 
 def camera_device(which: str) -> str | int:
@@ -73,11 +92,16 @@ def camera_device(which: str) -> str | int:
 
 def cameras_found(sysfs: Path = SYSFS) -> list[str]:
     """Return ``/dev/videoN (name)`` for each video node the kernel knows, Linux only."""
-    nodes = sorted(sysfs.glob("video*"), key=lambda node: (len(node.name), node.name))
-    return [f"/dev/{node.name} ({_camera_name(node)})" for node in nodes]
+    return [f"/dev/{node.name} ({camera_name(node)})" for node in camera_nodes(sysfs)]
 
 
-def _camera_name(node: Path) -> str:
+def camera_nodes(sysfs: Path) -> list[Path]:
+    """Return the kernel's entries of video nodes, in order of their numbers."""
+    return sorted(sysfs.glob("video*"), key=lambda node: (len(node.name), node.name))
+
+
+def camera_name(node: Path) -> str:
+    """Return what the kernel calls a video node."""
     try:
         return (node / "name").read_text().strip()
     except OSError:
@@ -151,10 +175,14 @@ class WebcamSource:
 
     def __aiter__(self) -> Self:
         """Start media time now; pictures from before are not wanted and not counted."""
+        self.begin(time.monotonic_ns())
+        return self
+
+    def begin(self, zero_ns: int) -> None:
+        """Start media time at ``zero_ns`` of the monotonic clock."""
         self._box.clear()
         self._ignored = self._box.dropped
-        self._zero_ns = time.monotonic_ns()
-        return self
+        self._zero_ns = zero_ns
 
     async def __anext__(self) -> list[MediaItem]:
         """Return the pictures that wait, at least one.
@@ -164,7 +192,7 @@ class WebcamSource:
         """
         while True:
             frames = await self._next(PICTURE_TIMEOUT_S)
-            batch = [self._on_media_time(f) for f in frames if f.captured_ns >= self._zero_ns]
+            batch = [self._on_media_time(f) for f in frames if f.pts_ns >= self._zero_ns]
             if batch:
                 return list(batch)
 
@@ -198,7 +226,7 @@ class WebcamSource:
             ) from None
 
     def _on_media_time(self, frame: VideoFrame) -> VideoFrame:
-        return VideoFrame(frame.captured_ns - self._zero_ns, frame.rgb, frame.captured_ns)
+        return VideoFrame(frame.pts_ns - self._zero_ns, frame.rgb, frame.captured_ns)
 
     def _capture(self, capture: Capture, loop: asyncio.AbstractEventLoop) -> None:
         """Take pictures until told to stop, in the worker's thread."""
@@ -208,9 +236,10 @@ class WebcamSource:
                     self._stopping.wait(RETRY_S)  # the watchdog in the loop gives up, not this
                     continue
                 captured_ns = time.monotonic_ns()
+                shown_ns = picture_time_ns(captured_ns, capture.stamp_ms())
                 ok, bgr = capture.retrieve()
                 if ok and bgr is not None:
-                    frame = VideoFrame(0, _to_rgb(bgr), captured_ns)
+                    frame = VideoFrame(shown_ns, _to_rgb(bgr), captured_ns)
                     loop.call_soon_threadsafe(self._box.put_nowait, frame)
         finally:
             capture.release()
@@ -218,6 +247,27 @@ class WebcamSource:
 
 
 _GONE = ExitCode.UNAVAILABLE
+
+
+def picture_time_ns(captured_ns: int, stamp_ms: float) -> int:
+    """Return when a picture was taken: the driver's time, unless it cannot be; then that of its arrival."""
+    age_ns = captured_ns - round(stamp_ms * 1e6)
+    return captured_ns - age_ns if 0 <= age_ns <= MAX_AGE_NS else captured_ns
+
+
+class _Cv2Capture:
+    """A ``cv2.VideoCapture`` that is open."""
+
+    def __init__(self, capture: Any) -> None:
+        self._capture = capture
+        self.grab: Callable[[], bool] = capture.grab
+        self.retrieve: Callable[[], tuple[bool, Any]] = capture.retrieve
+        self.release: Callable[[], None] = capture.release
+
+    def stamp_ms(self) -> float:
+        import cv2
+
+        return float(self._capture.get(cv2.CAP_PROP_POS_MSEC))
 
 
 def _check_device(device: str | int) -> None:
@@ -250,7 +300,7 @@ def _open_cv2(device: str | int, camera: CameraSettings) -> Capture:
     capture.set(cv2.CAP_PROP_FRAME_WIDTH, camera.width)
     capture.set(cv2.CAP_PROP_FRAME_HEIGHT, camera.height)
     capture.set(cv2.CAP_PROP_FPS, camera.fps)
-    return capture
+    return _Cv2Capture(capture)
 
 
 def _why_not(device: str | int) -> str:

@@ -6,11 +6,7 @@ input ranges and crop geometry follow MediaPipe's published graphs.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -20,12 +16,11 @@ from ai_edge_litert.interpreter import Interpreter
 from avff.engine.faces import assets
 from avff.engine.faces.landmarks import MESH_POINTS
 from avff.engine.media import Float32, UInt8
+from avff.engine.quiet import quiet_stderr
 
 _SCORE_LIMIT = 0.5
 _SAME_FACE_IOU = 0.3
 _MESH_PX = 192
-_STDERR = threading.Lock()
-"""Two threads that swap the descriptor at once would leave it swapped."""
 _TO_UNIT = np.float32(1 / 255)
 _LOGIT_LIMIT = 80
 """So that exp cannot overflow; the models' logits reach beyond 100."""
@@ -113,7 +108,7 @@ class _Net:
     """One loaded model: a picture in, two tensors out."""
 
     def __init__(self, content: bytes) -> None:
-        with _quiet_stderr():
+        with quiet_stderr():  # its greeting, which no setting turns off
             self._interpreter = Interpreter(model_content=content, num_threads=1)
             self._interpreter.allocate_tensors()
         (source,) = self._interpreter.get_input_details()
@@ -193,24 +188,6 @@ def _region_to_crop(region: Region) -> Float32:
         ],
         np.float32,
     )
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Silence the runtime's native greeting, which no setting turns off, while a model loads."""
-    with _STDERR:
-        yield from _muted()
-
-
-def _muted() -> Iterator[None]:
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
 
 
 def _probability(logit: float) -> float:

@@ -184,6 +184,13 @@ def test_failing_engine_ends_with_70_and_without_a_summary(clip: Path) -> None:
         (["--source", __file__], 65, "not readable as audio or video"),
         (["--source", "rtsp://x"], 2, "unknown kind of source 'rtsp:'"),
         (["--source", "webcam:99"], 69, "there is no camera /dev/video99"),
+        (["--source", "mic:nonesuch"], 69, "microphone"),
+        (["--source", "webcam", "--mic", ""], 2, "--mic: "),
+        (["calibrate-sync", "--source", "webcam:99"], 69, "there is no camera /dev/video99"),
+        (["calibrate-sync", "--source", "demo"], 2, "only a webcam can be measured"),
+        (["calibrate-sync", "--mic", "none"], 2, "there must be one to measure it"),
+        (["calibrate-sync", "--seconds", "7"], 2, "'7' is not a whole number from 8 to 120"),
+        (["devices", "--verbose"], 2, "unrecognized arguments: --verbose"),
         (["--sauce", "x"], 2, "unrecognized arguments: --sauce x"),
         (["--threads", "many"], 2, "'many' is not a whole number from 1 to 256"),
         (["--hop", "9"], 2, "'9' is not a whole number from 1 to 8"),
@@ -207,7 +214,7 @@ def test_wrong_input_gives_one_line_and_its_code(arguments: list[str], code: int
     assert message in done.stderr
     lines = done.stderr.splitlines()
     if "usage:" not in done.stderr:
-        assert lines[0].startswith("avffd: ")
+        assert lines[0].startswith(("avffd: ", "avffd devices: ", "avffd calibrate-sync: "))
         assert len(lines) == 1
 
 

@@ -14,7 +14,7 @@ from avff.daemon.alarms import AlarmSummary
 from avff.daemon.events import AlarmEvent, Event, SummaryEvent, score_event, to_line
 from avff.daemon.summary import Summariser
 from avff.engine.alarm import Alarm, Cause
-from avff.engine.slices import Prediction, Reason
+from avff.engine.slices import Coverage, Prediction, Reason
 from avff.engine.spec import SPEC
 from tests.support.scripted import make_prediction
 
@@ -57,12 +57,31 @@ def test_score_event_on_the_wire() -> None:
         "parts": {"video": 0.5, "audio": 0.25, "motion": 0.0625, "desync": 0.125},
         "modality": "av",
         "coverage": {"video": 1.0, "audio": 1.0, "face": 1.0},
+        "sync": {"known": True, "error_ms": 0.0},
         "track": 1,
         "latency_ms": 3.0,
         "dropped": 2,
         "model": "m@1",
         "backend": "onnx",
     }
+
+
+@pytest.mark.parametrize(
+    ("error_ns", "video", "audio", "sync"),
+    [
+        (12_345_678, 1.0, 0.5, {"known": True, "error_ms": 12.3}),
+        (60_000_000, 1.0, 0.5, {"known": False, "error_ms": 60.0}),
+        (None, 1.0, 1.0, {"known": False, "error_ms": None}),
+        (0, 0.0, 1.0, None),
+        (0, 1.0, 0.0, None),
+    ],
+)
+def test_sync_on_the_wire(error_ns: int | None, video: float, audio: float, sync: Any) -> None:
+    """What is known of picture against sound; nothing where one of them is missing."""
+    prediction = dataclasses.replace(
+        make_prediction(9, 0.0), sync_error_ns=error_ns, coverage=Coverage(video, audio, 1.0)
+    )
+    assert _read(_event(prediction))["sync"] == sync
 
 
 def _explained(prediction: Prediction) -> dict[str, Any]:

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 Camera = Callable[..., dict[str, str]]
-SOURCE = ["--source", f"webcam:{DEVICE}", "--format", "jsonl"]
+SOURCE = ["--source", f"webcam:{DEVICE}", "--mic", "none", "--format", "jsonl"]
 
 
 @pytest.fixture(scope="session")

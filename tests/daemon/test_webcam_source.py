@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class ScriptedCapture:
         self._pictures = pictures
         self._interval_s = interval_s
         self._width = width
+        self.stamps_ms: Callable[[float], float] = lambda now_ms: 0.0
 
     def grab(self) -> bool:
         time.sleep(self._interval_s)
@@ -38,6 +40,9 @@ class ScriptedCapture:
         bgr = np.zeros((4, self._width, 3), np.uint8)
         bgr[:, :, 0] = 200
         return True, bgr
+
+    def stamp_ms(self) -> float:
+        return self.stamps_ms(time.monotonic() * 1000)
 
     def release(self) -> None:
         self.released.set()
@@ -106,6 +111,21 @@ async def test_pictures_are_rgb_on_media_time() -> None:
     assert all(a.pts_ns < b.pts_ns for a, b in itertools.pairwise(frames))
     assert capture.released.is_set()
     assert abandoned_threads() == []
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "lag_ms"), [(60.0, 60.0), (5000.0, 0.0), (-60.0, 0.0)], ids=["driver", "other clock", "future"]
+)
+async def test_picture_is_as_old_as_the_driver_says(age_ms: float, lag_ms: float) -> None:
+    """A driver knows when a picture was taken, unless its clock is another one."""
+    capture = ScriptedCapture(interval_s=0.02)
+    capture.stamps_ms = lambda now_ms: now_ms - age_ms
+    async with _source(capture) as source:
+        zero_ns = time.monotonic_ns()
+        async for batch in source:
+            lag_ns = batch[-1].captured_ns - zero_ns - batch[-1].pts_ns
+            assert lag_ns / 1e6 == pytest.approx(lag_ms, abs=10)
+            break
 
 
 async def test_newest_picture_wins() -> None:

@@ -28,6 +28,15 @@ def test_hypothesis_without_evidence_keeps_its_share() -> None:
     assert told["any"] == terms(BY, PARTS, logits)["any"]
 
 
+def test_doubted_hypothesis_may_clear_but_not_accuse() -> None:
+    """Its LLR is at most 0."""
+    for logits in (np.array([3.0, 1.0, 1.0, 0.0, 4.0]), np.array([-3.0, 1.0, 1.0, 0.0, -4.0])):
+        plain, told = terms(BY, PARTS, logits), terms(BY, PARTS, logits, doubted={"any", "motion"})
+        for head in ("any", "motion"):
+            assert told[head] == pytest.approx(min(float(plain[head]), float(np.log(0.25))))
+        assert (told["video"], told["audio"]) == (plain["video"], plain["audio"])
+
+
 def test_it_is_the_mean_of_likelihood_ratios() -> None:
     """By hand, of shares that differ: each head's ratio by its own share."""
     by = replace(BY, video=0.5, audio=0.125, motion=0.0625)

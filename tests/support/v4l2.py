@@ -44,7 +44,9 @@ def write_pictures(path: Path, picture: Picture, count: int) -> Path:
     return path
 
 
-def camera_environment(library: Path, pictures: Path, *, mode: str = "", after: int = 0) -> dict[str, str]:
+def camera_environment(
+    library: Path, pictures: Path, *, mode: str = "", after: int = 0, epoch_ns: int | None = None
+) -> dict[str, str]:
     """Return the variables that give a process the camera ``DEVICE``.
 
     Args:
@@ -52,6 +54,7 @@ def camera_environment(library: Path, pictures: Path, *, mode: str = "", after: 
         pictures: from :func:`write_pictures`.
         mode: ``busy``, ``stall``, ``unplug``, or nothing for a camera that works.
         after: pictures before it stalls or is unplugged.
+        epoch_ns: monotonic time at which picture 0 is before the camera; by default when it is opened.
     """
     return {
         "LD_PRELOAD": str(library),
@@ -59,4 +62,5 @@ def camera_environment(library: Path, pictures: Path, *, mode: str = "", after: 
         "AVFF_SHIM_PICTURES": str(pictures),
         "AVFF_SHIM_MODE": mode,
         "AVFF_SHIM_AFTER": str(after),
+        "AVFF_SHIM_EPOCH": "" if epoch_ns is None else str(epoch_ns),
     }

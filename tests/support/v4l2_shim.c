@@ -10,6 +10,8 @@
  *   AVFF_SHIM_MODE      "busy": streaming belongs to another process (EBUSY);
  *                       "stall": it streams, but has no more pictures; "unplug": ENODEV; else it works
  *   AVFF_SHIM_AFTER     pictures before it stalls or is unplugged
+ *   AVFF_SHIM_EPOCH     CLOCK_MONOTONIC time, in ns, at which picture 0 is before the camera; the others
+ *                       follow by the clock.  Without it, picture 0 is the first one taken
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -23,9 +25,11 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { WIDTH = 640, HEIGHT = 480, FPS = 25, BUFFERS = 8 };
+static const int64_t INTERVAL = 1000000000 / FPS; /* ns */
 static const size_t PICTURE = (size_t)WIDTH * HEIGHT * 2;
 
 static int camera = -1;           /* its descriptor while it is open */
@@ -81,13 +85,43 @@ static int open_camera(int flags)
     return timer;
 }
 
+static int64_t clock_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static int64_t epoch(void)
+{
+    return atoll(setting("AVFF_SHIM_EPOCH"));
+}
+
+/* Ticks when pictures change: at the epoch and every interval before and after it. */
 static int stream(int on)
 {
-    struct timespec interval = {0, on && !now("stall") ? 1000000000 / FPS : 0};
-    struct itimerspec pace = {interval, interval};
+    struct timespec interval = {0, on && !now("stall") ? INTERVAL : 0};
+    struct itimerspec pace = {interval, {0, 0}};
+    int64_t first = clock_ns() + INTERVAL, past = (first - epoch()) % INTERVAL;
     if (!on)
         queued = 0;
-    return timerfd_settime(camera, 0, &pace, NULL);
+    if (epoch())
+        first += past ? INTERVAL - past : 0;
+    if (interval.tv_nsec)
+        pace.it_value = (struct timespec){first / 1000000000, first % 1000000000};
+    return timerfd_settime(camera, TFD_TIMER_ABSTIME, &pace, NULL);
+}
+
+/* Number of the picture that is before the camera, and when it was taken. */
+static uint64_t taken(struct timeval *when)
+{
+    int64_t at = clock_ns(), shown = given;
+    if (epoch()) {
+        shown = at > epoch() ? (at - epoch()) / INTERVAL : 0;
+        at = epoch() + shown * INTERVAL;
+    }
+    *when = (struct timeval){at / 1000000000, at % 1000000000 / 1000};
+    return (uint64_t)shown;
 }
 
 static int dequeue(struct v4l2_buffer *buffer)
@@ -100,7 +134,8 @@ static int dequeue(struct v4l2_buffer *buffer)
     uint32_t index = queue[0];
     memmove(queue, queue + 1, --queued * sizeof *queue);
     if (picture_count && buffers[index])
-        memcpy(buffers[index], pictures + (given % picture_count) * PICTURE, PICTURE);
+        memcpy(buffers[index], pictures + (taken(&buffer->timestamp) % picture_count) * PICTURE, PICTURE);
+    buffer->flags = V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
     buffer->index = index;
     buffer->bytesused = buffer->length = (uint32_t)PICTURE;
     given++;
@@ -139,6 +174,29 @@ static int control(unsigned long request, void *argument)
     case VIDIOC_G_FMT: {
         struct v4l2_format *format = argument;
         return format->type == V4L2_BUF_TYPE_VIDEO_CAPTURE ? describe(&format->fmt.pix) : fail(EINVAL);
+    }
+    case VIDIOC_ENUM_FMT: {
+        struct v4l2_fmtdesc *format = argument;
+        if (format->index)
+            return fail(EINVAL);
+        format->pixelformat = V4L2_PIX_FMT_YUYV;
+        return 0;
+    }
+    case VIDIOC_ENUM_FRAMESIZES: {
+        struct v4l2_frmsizeenum *size = argument;
+        if (size->index || size->pixel_format != V4L2_PIX_FMT_YUYV)
+            return fail(EINVAL);
+        size->type = V4L2_FRMSIZE_TYPE_DISCRETE;
+        size->discrete = (struct v4l2_frmsize_discrete){WIDTH, HEIGHT};
+        return 0;
+    }
+    case VIDIOC_ENUM_FRAMEINTERVALS: {
+        struct v4l2_frmivalenum *rate = argument;
+        if (rate->index)
+            return fail(EINVAL);
+        rate->type = V4L2_FRMIVAL_TYPE_DISCRETE;
+        rate->discrete = (struct v4l2_fract){1, FPS};
+        return 0;
     }
     case VIDIOC_S_PARM:
     case VIDIOC_G_PARM: {
