@@ -89,6 +89,7 @@ class Slice:
         has_video: whether the stream has a picture track at all.
         has_audio: whether the stream has a sound track at all.
         captured_ns: monotonic arrival time of the newest item in the slice, in ns.
+        stretch: number of the stretch of media it belongs to; no window reaches into another.
     """
 
     index: int
@@ -103,6 +104,7 @@ class Slice:
     has_video: bool
     has_audio: bool
     captured_ns: int
+    stretch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
