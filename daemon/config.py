@@ -100,11 +100,26 @@ class CameraSettings(_Settings):
     fps: int = Field(default=30, ge=5, le=120, description="pictures a second")
 
 
+class NetworkSettings(_Settings):
+    """How network streams are reached."""
+
+    open_timeout_s: float = Field(
+        default=5.0, gt=0, le=120, description="longest wait for a connection, and again for its first media"
+    )
+    read_timeout_s: float = Field(
+        default=5.0, ge=1, le=120, description="silence after which a connection is given up and made anew"
+    )
+    rtsp_transport: Literal["tcp", "udp"] = Field(
+        default="tcp", description="of media over RTSP; tcp passes firewalls and loses nothing"
+    )
+    verify_tls: bool = Field(default=True, description="whether certificates have to be trusted")
+
+
 class DaemonConfig(_Settings):
     """Everything ``avffd`` can be told."""
 
-    source: str | None = Field(
-        default=None, description="a path, demo, webcam, webcam:N or webcam:/dev/videoN"
+    source: str | list[str] | None = Field(
+        default=None, description="a path, demo, webcam, screen, pipe: or a URL, or a list; also NAME=URI"
     )
     name: str | None = Field(
         default=None, min_length=1, description="name of the stream; by default from the source"
@@ -122,3 +137,4 @@ class DaemonConfig(_Settings):
     alarm: AlarmSettings = AlarmSettings()
     queues: QueueSettings = QueueSettings()
     camera: CameraSettings = CameraSettings()
+    network: NetworkSettings = NetworkSettings()
