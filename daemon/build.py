@@ -13,7 +13,7 @@ from avff.daemon.config import DaemonConfig, EngineSettings
 from avff.daemon.errors import DaemonError, ExitCode
 from avff.daemon.runner import EngineRunner, LoadedEngine, SlicesFromMedia
 from avff.daemon.sinks import console_sinks
-from avff.daemon.sources import SourceSettings, open_source
+from avff.daemon.sources import SourceSettings, expand, free_name, open_source
 from avff.daemon.sources.base import Source
 from avff.daemon.stream import StreamSettings
 
@@ -24,11 +24,11 @@ def daemon_from_config(config: DaemonConfig) -> Daemon:
     Raises:
         DaemonError: there is no source, or its URI makes no sense.
     """
-    if config.source is None:
-        raise DaemonError("no source; give --source PATH, --source webcam or --source demo", ExitCode.USAGE)
-    settings = SourceSettings(realtime=config.realtime, queues=config.queues, camera=config.camera)
+    settings = SourceSettings(
+        realtime=config.realtime, queues=config.queues, camera=config.camera, network=config.network
+    )
     return Daemon(
-        [open_source(config.source, config.name, settings)],
+        _sources(config, settings),
         make_frontend,
         EngineRunner(lambda: load_engine(config), batch=config.engine.batch),
         console_sinks(config.format),
@@ -40,6 +40,27 @@ def daemon_from_config(config: DaemonConfig) -> Daemon:
             config.explain,
         ),
     )
+
+
+def _sources(config: DaemonConfig, settings: SourceSettings) -> list[Source]:
+    """Open every URI there is, under names that differ.
+
+    Raises:
+        DaemonError: there is none, it makes no sense, or one name is to serve several.
+    """
+    uris = [config.source] if isinstance(config.source, str) else list(config.source or ())
+    named = [each for uri in uris for each in expand(uri, config.name)]
+    if not named:
+        raise DaemonError("no source; give --source PATH, --source webcam or --source demo", ExitCode.USAGE)
+    if config.name is not None and len(named) > 1:
+        raise DaemonError(f"one --name for {len(named)} sources; give --source NAME=URI", ExitCode.USAGE)
+    sources: dict[str, Source] = {}
+    for uri, name in named:
+        source = open_source(uri, name, settings)
+        if source.name in sources:
+            source = open_source(uri, free_name(source.name, sources), settings)
+        sources[source.name] = source
+    return list(sources.values())
 
 
 def make_frontend(source: Source) -> SlicesFromMedia:

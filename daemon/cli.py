@@ -175,7 +175,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--source", metavar="URI", help="a path, webcam, webcam:N, webcam:/dev/videoN, or demo")
+    add(
+        "--source",
+        metavar="URI",
+        action="append",
+        help="a path, webcam[:N|:/dev/videoN], screen, pipe:, rtsp://… or another URL, demo; may be repeated",
+    )
     add("--config", metavar="FILE", type=Path, help="YAML settings (configs/daemon.yaml); flags override")
     add("--name", metavar="NAME", help="name of the stream in events")
     add("--realtime", action="store_true", help="play a file at its own speed")
