@@ -28,6 +28,7 @@ examples:
   avffd --source clip.mp4                score a file as fast as it can be read
   avffd --source clip.mp4 --realtime     ... at its own speed
   avffd --source webcam --format jsonl   one JSON line per hop on stdout (docs/events.md)
+  avffd --source rtsp://camera/live      a network stream; tried again until it is there (docs/live.md)
   avffd --source demo                    the clip that comes with the program, a fake
   avffd explain clip.mp4                 a picture of what its highest score rests on (avffd explain --help)
 

@@ -49,6 +49,10 @@ class StateMachine:
         """What was told last."""
         return self._told
 
+    def silent_ns(self, now_ns: int) -> int:
+        """Return how long no media has come, in ns; 0 before the first."""
+        return 0 if self._media_ns is None else now_ns - self._media_ns
+
     def connected(self, now_ns: int, *, taken: bool = True) -> Change | None:
         """The source is open.
 

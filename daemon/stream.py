@@ -27,6 +27,8 @@ from avff.engine.slices import Slice
 
 log = logging.getLogger(__name__)
 
+SILENCE_CHECK_S = 0.5
+
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 MakeFrontend: TypeAlias = Callable[[Source], SlicesFromMedia]
 
@@ -148,9 +150,11 @@ class Stream:
         summary, alarms = Summariser(engine.threshold), AlarmWatch(self._settings.alarm)
         self._watch.scoring_begins()
         reading = spawn(self._read())
+        lapsing = spawn(self._close_alarms_in_silence(engine, alarms))
         try:
             await self._score(engine, summary, alarms)
         finally:
+            lapsing.cancel()
             self.source.stop()
             self._slices.close()
             await reading
@@ -170,6 +174,14 @@ class Stream:
                 alarms=alarms.summary(),
             )
         )
+
+    async def _close_alarms_in_silence(self, engine: LoadedEngine, alarms: AlarmWatch) -> None:
+        """An alarm must not seem to go on while nothing comes: no window comes either, to close it."""
+        while self.source.live:
+            await asyncio.sleep(SILENCE_CHECK_S)
+            if self._watch.silent_s >= self._settings.rolling.reset_after_s:
+                for alarm in alarms.lapse():
+                    await self._publish_alarms([alarm], alarm.closed_ns or 0, engine)
 
     def _how_ended(self) -> str:
         return "lost" if self._broken else "stopped" if self._stopped else "end"

@@ -14,7 +14,7 @@ from avff.daemon.sinks.base import Publisher
 from avff.daemon.sources.base import Connected, Notice, Reporting, Source
 from avff.daemon.states import StateMachine
 from avff.daemon.status import Change
-from avff.engine.media import MediaItem, VideoFrame
+from avff.engine.media import NS_PER_S, MediaItem, VideoFrame
 from avff.engine.slices import Prediction
 
 TICK_S = 0.1
@@ -58,6 +58,11 @@ class StateWatch:
     def close(self) -> None:
         """End :meth:`run`; what was told is out."""
         self._closed.set()
+
+    @property
+    def silent_s(self) -> float:
+        """How long no media has come, in s."""
+        return self._machine.silent_ns(time.monotonic_ns()) / NS_PER_S
 
     def scoring_begins(self) -> None:
         """Media is taken from now on."""

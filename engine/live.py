@@ -157,7 +157,7 @@ def _check(what: LiveInput, container: av.container.InputContainer) -> None:
             video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
-_REASONS: tuple[tuple[type[BaseException], str, str], ...] = (
+REASONS: tuple[tuple[type[BaseException], str, str], ...] = (
     (av.error.HTTPUnauthorizedError, "unauthorized", "user or password is wrong (401)"),
     (av.error.HTTPForbiddenError, "unauthorized", "access is forbidden (403)"),
     (av.error.HTTPNotFoundError, "not_found", "the server has no such stream (404)"),
@@ -168,13 +168,14 @@ _REASONS: tuple[tuple[type[BaseException], str, str], ...] = (
     (av.error.InvalidDataError, "not_media", "what came is no media"),
     (av.error.ArgumentError, "not_media", "another container than accepted, or a redirection"),
 )
+"""FFmpeg's errors, the word for programs, and the words for people."""
 
 
 def _opening_failed(shown: str, error: BaseException, took_s: float, limit_s: float) -> LiveError:
     # Interrupted, FFmpeg's demuxers say all kinds of things; the time tells.
     if isinstance(error, av.error.ExitError) or took_s >= limit_s:
         return LiveError(f"{shown}: no answer within {limit_s:g} s", "timed_out")
-    for kind, reason, text in _REASONS:
+    for kind, reason, text in REASONS:
         if isinstance(error, kind):
             return LiveError(f"{shown}: {text}", reason)
     why = getattr(error, "strerror", None) or type(error).__name__
