@@ -88,6 +88,7 @@ class LiveReader:
 
     Attributes:
         has_video, has_audio: which tracks there are.
+        in_bursts: whether media comes in parts of seconds at a time (HLS), which have to be paced.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class LiveReader:
         read_timeout_s: float,
     ) -> None:
         self.has_video, self.has_audio = reader.has_video, reader.has_audio
+        self.in_bursts = container.format.name == "hls"
         self._shown = shown
         self._reader = reader
         self._container = container

@@ -97,7 +97,10 @@ def connection_text(event: StateEvent) -> str:
     """Return what to tell of a stream that went away or came back; ends with a line end."""
     status = event.change.status
     if status.state is State.RECONNECTING:
-        return f"avffd: {event.stream}: {status.message}; trying again for as long as it takes\n"
+        message = status.message or ""
+        # Messages name what could not be reached; a stream without a name of its own is called by that.
+        where = message if message.startswith(event.stream) else f"{event.stream}: {message}"
+        return f"avffd: {where}; trying again for as long as it takes\n"
     return f"avffd: {event.stream}: connected\n"
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -18,7 +19,8 @@ from avff.daemon.errors import ExitCode, SourceError
 from avff.daemon.mailbox import MailboxClosed
 from avff.daemon.sources.base import SourceSettings
 from avff.daemon.sources.buffer import LiveBuffer
-from avff.daemon.worker import Worker
+from avff.daemon.sources.pace import Pace
+from avff.daemon.worker import Worker, abandoned_threads
 from avff.engine.errors import LiveError
 from avff.engine.media import NS_PER_S, MediaItem
 from avff.engine.timeline import Leaps, Timeline
@@ -29,6 +31,8 @@ if TYPE_CHECKING:  # FFmpeg is loaded by the thread that opens, not by an import
 GRACE_S = 1.0
 """FFmpeg's timeouts come first; they know more than a watchdog."""
 CLOSE_S = 0.5
+MOST_STUCK = 3
+"""Threads of one stream that hang in a call without end; only when one returns is there another attempt."""
 _FINAL = {"unsupported": ExitCode.USAGE, "not_live": ExitCode.USAGE}
 """Reasons that no second attempt can change."""
 
@@ -82,6 +86,9 @@ class LiveSource:
         Raises:
             SourceError: it cannot be opened; the reason is a word of ``docs/events.md``.
         """
+        if abandoned_threads().count(self._worker.name) >= MOST_STUCK:
+            message = f"{self._shown}: {MOST_STUCK} earlier attempts still hang"
+            raise SourceError(message, ExitCode.UNAVAILABLE, "timed_out")
         try:
             reader = await self._open()
         except BaseException:  # a cancellation too: the thread is left behind, then it goes on
@@ -169,7 +176,7 @@ class LiveSource:
             LiveError: the connection broke.
         """
         try:
-            for item in reader:
+            for item in self._paced(reader) if reader.in_bursts else reader:
                 if self._stopping.is_set():
                     return
                 self._unix_ns = reader.unix_ns
@@ -177,6 +184,15 @@ class LiveSource:
         finally:
             loop.call_soon_threadsafe(self._box.close)
             reader.close()
+
+    def _paced(self, reader: LiveReader) -> Iterator[MediaItem]:
+        """Hold each item until its time has come; it "arrives" then."""
+        pace = Pace()
+        for item in reader:
+            wait_ns = pace.wait_ns(item.pts_ns, time.monotonic_ns())
+            if wait_ns and self._stopping.wait(wait_ns / NS_PER_S):
+                return
+            yield replace(item, captured_ns=time.monotonic_ns())
 
 
 def _open(

@@ -125,7 +125,7 @@ def test_stream_that_is_not_there_is_told_and_tried_until_a_signal() -> None:
     assert process.returncode == 0
     shown = f"rtsp://127.0.0.1:{port}/live"
     assert stderr.decode().splitlines() == [
-        f"avffd: {shown}: {shown}: connection refused; trying again for as long as it takes"
+        f"avffd: {shown}: connection refused; trying again for as long as it takes"
     ]
     events = _events(head + stdout)
     assert [event["state"] for event in events[:2]] == ["starting", "reconnecting"]

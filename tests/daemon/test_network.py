@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.server
 import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,31 +233,18 @@ def _free_port() -> int:
         return port
 
 
+SENT = (
+    "-re -f lavfi -i testsrc=size=160x120:rate=25 -f lavfi -i sine=sample_rate=44100 "
+    "-c:v {codec} -g 12 -pix_fmt yuv420p -c:a aac"
+)
+
+
 @contextlib.contextmanager
-def _sending(*output: str) -> Iterator[None]:
-    """FFmpeg sends a picture and a tone in real time."""
+def _sending(*output: str, codec: str = "mpeg2video") -> Iterator[None]:
+    """FFmpeg sends pictures and a tone in real time."""
     assert FFMPEG is not None
-    sent = [
-        "-re",
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc=size=160x120:rate=25",
-        "-f",
-        "lavfi",
-        "-i",
-        "sine=sample_rate=16000",
-    ]
-    coded = [
-        "-c:v",
-        "mpeg2video" if "mpegts" in output else "flv1",
-        "-g",
-        "12",
-        "-c:a",
-        "mp2" if "mpegts" in output else "aac",
-    ]
     process = subprocess.Popen(
-        [FFMPEG, "-loglevel", "quiet", *sent, *coded, *output], stdin=subprocess.DEVNULL
+        [FFMPEG, "-loglevel", "quiet", *SENT.format(codec=codec).split(), *output], stdin=subprocess.DEVNULL
     )
     try:
         yield
@@ -268,19 +258,55 @@ def _reconnecting(url: str) -> Source:
 
 
 @needs_ffmpeg
-async def test_http_stream_is_played_and_found_again() -> None:
-    """A listener that serves one client and goes: MPEG-TS over HTTP, twice."""
-    port = _free_port()
-    output = ["-f", "mpegts", "-listen", "1", f"http://127.0.0.1:{port}/live.ts"]
-    async with Running(_reconnecting(f"http://127.0.0.1:{port}/live.ts")) as running:
-        with _sending(*output):
+@pytest.mark.parametrize(
+    ("url", "form", "codec"),
+    [
+        ("http://127.0.0.1:{port}/live.ts", "mpegts", "mpeg2video"),
+        ("tcp://127.0.0.1:{port}", "mpegts", "mpeg2video"),
+        ("rtmp://127.0.0.1:{port}/live/x", "flv", "libx264"),
+    ],
+    ids=["http", "tcp", "rtmp"],
+)
+async def test_stream_is_played_and_found_again(url: str, form: str, codec: str) -> None:
+    """A listener that serves one client and is killed, twice."""
+    url = url.format(port=_free_port())
+    target = f"{url}?listen=1" if form == "mpegts" and url.startswith("tcp") else url
+    output = ["-f", form, *([] if "listen" in target else ["-listen", "1"]), target]
+    async with Running(_reconnecting(url)) as running:
+        with _sending(*output, codec=codec):
             await running.until_state("live")
         await running.until_state("reconnecting", "refused")
-        with _sending(*output):
+        with _sending(*output, codec=codec):
             await running.until_state("live", after=len(running.states))
     ends = [event.end_ns for event in running.sink.scores]
     assert ends == sorted(set(ends))
     assert running.code == 0
+
+
+@needs_ffmpeg
+async def test_hls_is_played_at_its_own_speed(tmp_path: Path) -> None:
+    """Segments of a second come at once; held to their pace, hardly a picture is lost."""
+    handler = functools.partial(_QuietHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    playlist = tmp_path / "live.m3u8"
+    segments = ["-hls_time", "1", "-hls_list_size", "5", "-hls_flags", "delete_segments+temp_file"]
+    try:
+        with _sending("-f", "hls", *segments, str(playlist), codec="libx264"):
+            source = _reconnecting(f"http://127.0.0.1:{server.server_port}/live.m3u8")
+            async with Running(source) as running:
+                await running.until_state("live", within_s=40)
+                await running.until(lambda: len(running.sink.scores) > 20, "6 s of media")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert running.sink.summaries[0].dropped < 15
+    assert running.sink.scores[-1].end_ns > 6_000_000_000
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
 
 @needs_ffmpeg

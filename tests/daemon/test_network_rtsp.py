@@ -154,6 +154,13 @@ async def test_one_track_is_enough(pipeline: str, tracks: tuple[bool, bool]) -> 
     assert (source.has_video, source.has_audio) == tracks
 
 
+async def test_few_pictures_a_second_are_degraded() -> None:
+    """Scored by what there is, and said so."""
+    with RtspServer(PICTURES.replace("25/1", "5/1")) as server:
+        async with Running(_source(server.url())) as running:
+            await running.until_state("degraded", "low_fps")
+
+
 async def test_wrong_path_is_named(server: RtspServer) -> None:
     """404: tried again, since a camera may bring its stream up later."""
     async with Running(_source(server.url("nope"))) as running:

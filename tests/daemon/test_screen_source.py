@@ -52,6 +52,10 @@ class XServer:
         """Fill the screen with a colour."""
         subprocess.run(["xsetroot", "-display", self.display, "-solid", colour], check=True)
 
+    def freeze(self, frozen: bool) -> None:
+        """Stop it where it stands, or let it go on."""
+        self._process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+
     def kill(self) -> None:
         """End it; idempotent."""
         self._process.terminate()  # it removes its socket and its lock then
@@ -121,6 +125,32 @@ def test_screen_that_goes_away_is_found_again(server: XServer) -> None:
         process.kill()
         _, stderr = process.communicate()
     assert "avffd: desk: connected" in stderr
+
+
+@needs_x
+def test_screen_that_stands_still_is_given_up_and_taken_up_again(server: XServer) -> None:
+    """FFmpeg waits for such a server without end: the thread is left behind, and another one connects."""
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPTED), "--source", f"desk=screen:{server.display}", "--format", "jsonl"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    try:
+        assert process.stdout is not None
+        _read_until(process.stdout, "live")
+        server.freeze(True)
+        states = [_read_until(process.stdout, state) for state in ("stale", "abstain", "reconnecting")]
+        server.freeze(False)
+        _read_until(process.stdout, "live")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=15) == 0
+    finally:
+        server.freeze(False)
+        process.kill()
+        process.communicate()
+    assert [event["reason"] for event in states] == ["no_media"] * 3
 
 
 def _read_until(lines: IO[str], state: str) -> dict[str, Any]:
