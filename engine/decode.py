@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -20,6 +20,7 @@ import av.error
 import av.stream
 import cv2
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from avff.engine.errors import MediaError
@@ -211,9 +212,13 @@ def upright_rgb(
     return np.ascontiguousarray(np.rot90(rgb, turns % 4))
 
 
+_side_data = cast(Callable[[av.VideoFrame], Mapping[str, bytes]], SideDataContainer)
+"""Not ``frame.side_data``: frame and container would hold each other, and the picture's memory until garbage
+is collected, some hundreds of pictures later.  PyAV's stub knows neither of the argument nor of this kind."""
+
+
 def _is_mirrored(frame: av.VideoFrame) -> bool:
-    # PyAV's stub knows of one kind of side data only.
-    matrix = cast(Mapping[str, bytes], frame.side_data).get("DISPLAYMATRIX")
+    matrix = _side_data(frame).get("DISPLAYMATRIX")
     if matrix is None:
         return False
     a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(matrix), np.int32)[:5])

@@ -63,7 +63,7 @@ class LiveSource:
         self._box = LiveBuffer(settings.queues.live_frames)
         self._worker = Worker(f"live:{name}")
         self._stopping = threading.Event()
-        self._reading: asyncio.Future[None] | None = None
+        self._reading: asyncio.Future[LiveError | None] | None = None
         self._leaps, self._timeline = Leaps(), Timeline()
         self._unix_ns: int | None = None
         self._newest_pts_ns = 0
@@ -159,31 +159,34 @@ class LiveSource:
         if self._stopping.is_set():
             raise StopAsyncIteration
         assert self._reading is not None, "__aenter__ comes first"
-        try:
-            await self._reading
-        except LiveError as error:
-            raise _source_error(error) from None
+        broken = await self._reading
+        if broken is not None:
+            raise _source_error(broken)
         raise StopAsyncIteration
 
     def _placed(self, item: MediaItem) -> MediaItem | None:
         stretch = self._leaps.number(item)
         return None if stretch is None else self._timeline.place(item, stretch)
 
-    def _read(self, reader: LiveReader, loop: asyncio.AbstractEventLoop) -> None:
+    def _read(self, reader: LiveReader, loop: asyncio.AbstractEventLoop) -> LiveError | None:
         """Hand on what comes until told to stop, in the worker's thread.
 
-        Raises:
-            LiveError: the connection broke.
+        Returns:
+            why the connection broke.  Raised, it would hold the last pictures by its traceback, and that
+            the error, until the next collection of garbage: much memory at many outages.
         """
         try:
             for item in self._paced(reader) if reader.in_bursts else reader:
                 if self._stopping.is_set():
-                    return
+                    break
                 self._unix_ns = reader.unix_ns
                 loop.call_soon_threadsafe(self._box.put_nowait, item)
+        except LiveError as error:
+            return error.with_traceback(None)
         finally:
             loop.call_soon_threadsafe(self._box.close)
             reader.close()
+        return None
 
     def _paced(self, reader: LiveReader) -> Iterator[MediaItem]:
         """Hold each item until its time has come; it "arrives" then."""
