@@ -38,6 +38,7 @@ _AUDIO_CODECS = (
 )  # fmt: skip
 CODECS = frozenset(_VIDEO_CODECS + _AUDIO_CODECS)
 """Decoders that may run: those in use, and no others that a server could ask for."""
+_TLS = ("https:", "rtsps:", "rtmps:")
 _NS_PER_US = 1000
 _STATE_LENGTH = ("matroska", "mov", "hls", "mpeg", "ogg")
 """Containers that have a length only when they are no live stream."""
@@ -180,5 +181,7 @@ def _opening_failed(shown: str, error: BaseException, took_s: float, limit_s: fl
     for kind, reason, text in REASONS:
         if isinstance(error, kind):
             return LiveError(f"{shown}: {text}", reason)
+    # FFmpeg has one word for hosts without an address and for certificates that nobody vouches for.
+    or_tls = ", or its certificate is not trusted" if shown.startswith(_TLS) else ""
     why = getattr(error, "strerror", None) or type(error).__name__
-    return LiveError(f"{shown}: cannot be reached ({why})", "unreachable")
+    return LiveError(f"{shown}: cannot be reached{or_tls} ({why})", "unreachable")

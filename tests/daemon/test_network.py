@@ -218,7 +218,9 @@ async def test_untrusted_certificate_is_refused(tmp_path: Path) -> None:
             hostile.http_answer("404 Not Found")(secure)
 
     with hostile.serving(handle) as port:
-        assert (await _refused(f"https://127.0.0.1:{port}/x")).reason == "unreachable"
+        error = await _refused(f"https://127.0.0.1:{port}/x")
+        assert error.reason == "unreachable"
+        assert "certificate is not trusted" in str(error)
         lenient = QUICK.model_copy(update={"verify_tls": False})
         assert (await _refused(f"https://127.0.0.1:{port}/x", lenient)).reason == "not_found"
 

@@ -8,6 +8,7 @@ from typing import Self
 import pytest
 
 from avff.daemon.errors import ExitCode, SourceError
+from avff.daemon.sources import reconnect
 from avff.daemon.sources.base import Connected, Lost, Notice, Source
 from avff.daemon.sources.reconnect import BackOff, ReconnectingSource
 from avff.daemon.sources.scripted import ScriptedSource
@@ -158,6 +159,16 @@ async def test_cancelling_leaves_nothing_behind(opening: ScriptedDoor) -> None:
         await asyncio.wait({playing})
     assert playing.cancelled()
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_good_connection_makes_the_next_delay_the_shortest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts are counted since media last came for a while."""
+    monkeypatch.setattr(reconnect, "STEADY_S", 0.0)
+    closed = ScriptedDoor(refuse=GONE)
+    good = ScriptedSource(pictures(8), live=True, error=GONE, pause_s=0.002)
+    rig = Rig(closed, closed, good, closed, _playing(endless=True))
+    await rig.play(lambda taken: 1 in _stretches(taken))
+    assert [notice.attempt for notice in rig.notices if isinstance(notice, Lost)] == [1, 2, 1, 2]
 
 
 async def test_source_that_ends_by_itself_ends() -> None:
