@@ -44,11 +44,6 @@ class StateMachine:
         self._drops = Drops()
         self._rate = Rate()
 
-    @property
-    def status(self) -> Status | None:
-        """What was told last."""
-        return self._told
-
     def silent_ns(self, now_ns: int) -> int:
         """Return how long no media has come, in ns; 0 before the first."""
         return 0 if self._media_ns is None else now_ns - self._media_ns
