@@ -14,7 +14,8 @@ demo: $(USER_ENV)/.installed ## Install the daemon into .venv and score the demo
 	$(USER_ENV)/bin/avffd --source demo
 
 test: $(DEV_ENV)/.installed ## Install what tests need into .venv-dev and run them.
-	@sh tools/need.sh espeak-ng gcc pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins
+	@sh tools/need.sh espeak-ng gcc pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins ffmpeg openssl xvfb \
+		x11-xserver-utils python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good
 	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
 	$(DEV_ENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 

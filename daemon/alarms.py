@@ -39,6 +39,10 @@ class AlarmWatch:
         """Take in the next prediction and the rolling probability after it; return what changed."""
         return [] if self._detector is None else self._kept(self._detector.push(prediction, rolling))
 
+    def lapse(self) -> list[Alarm]:
+        """No window came for too long; return the alarm that this closes, if one was open."""
+        return [] if self._detector is None else self._kept(self._detector.lapse())
+
     def finish(self) -> list[Alarm]:
         """End the stream; return the alarm that this closes, if one was open."""
         return [] if self._detector is None else self._kept(self._detector.finish())

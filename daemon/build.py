@@ -13,7 +13,7 @@ from avff.daemon.config import DaemonConfig
 from avff.daemon.errors import DaemonError, ExitCode
 from avff.daemon.runner import EngineRunner, LoadedEngine, SlicesFromMedia
 from avff.daemon.sinks import console_sinks
-from avff.daemon.sources import SourceSettings, open_source
+from avff.daemon.sources import SourceSettings, expand, free_name, open_source
 from avff.daemon.sources.base import Source
 from avff.daemon.stream import StreamSettings
 
@@ -24,23 +24,21 @@ def daemon_from_config(config: DaemonConfig) -> Daemon:
     Raises:
         DaemonError: there is no source, its URI makes no sense, or TensorRT has nothing to run.
     """
-    if config.source is None:
-        raise DaemonError("no source; give --source PATH, --source webcam or --source demo", ExitCode.USAGE)
     if config.engine.backend == "tensorrt" and config.engine.directory is None:
         raise DaemonError(
             "--engine tensorrt needs a folder of engines; give --engine-dir DIR", ExitCode.USAGE
         )
     settings = SourceSettings(
-        realtime=config.realtime,
-        queues=config.queues,
-        camera=config.camera,
-        microphone=config.microphone,
-    )
-    source = open_source(config.source, config.name, settings)
+        realtime=config.realtime, queues=config.queues, camera=config.camera,
+        microphone=config.microphone, network=config.network,
+    )  # fmt: skip
+    sources = _sources(config, settings)
+    # A file can wait for an engine that is started again; beside a live stream nothing may.
+    patient = not any(source.live for source in sources)
     return Daemon(
-        [source],
+        sources,
         make_frontend,
-        EngineRunner(lambda: load_engine(config, patient=not source.live), batch=config.engine.batch),
+        EngineRunner(lambda: load_engine(config, patient=patient), batch=config.engine.batch),
         console_sinks(config.format),
         settings=StreamSettings(
             config.rolling,
@@ -50,6 +48,27 @@ def daemon_from_config(config: DaemonConfig) -> Daemon:
             config.explain,
         ),
     )
+
+
+def _sources(config: DaemonConfig, settings: SourceSettings) -> list[Source]:
+    """Open every URI there is, under names that differ.
+
+    Raises:
+        DaemonError: there is none, it makes no sense, or one name is to serve several.
+    """
+    uris = [config.source] if isinstance(config.source, str) else list(config.source or ())
+    named = [each for uri in uris for each in expand(uri, config.name)]
+    if not named:
+        raise DaemonError("no source; give --source PATH, --source webcam or --source demo", ExitCode.USAGE)
+    if config.name is not None and len(named) > 1:
+        raise DaemonError(f"one --name for {len(named)} sources; give --source NAME=URI", ExitCode.USAGE)
+    sources: dict[str, Source] = {}
+    for uri, name in named:
+        source = open_source(uri, name, settings)
+        if source.name in sources:
+            source = open_source(uri, free_name(source.name, sources), settings)
+        sources[source.name] = source
+    return list(sources.values())
 
 
 def make_frontend(source: Source) -> SlicesFromMedia:

@@ -32,6 +32,7 @@ examples:
   avffd --source clip.mp4                score a file as fast as it can be read
   avffd --source clip.mp4 --realtime     ... at its own speed
   avffd --source webcam --format jsonl   one JSON line per hop on stdout (docs/events.md)
+  avffd --source rtsp://camera/live      a network stream; tried again until it is there (docs/live.md)
   avffd --source demo                    the clip that comes with the program, a fake
   avffd --source clip.mp4 --engine-dir D the model as TensorRT engines, on a GPU (docs/engines.md)
   avffd --source webcam --mic lapel      a camera with a microphone of this name (avffd devices)
@@ -194,7 +195,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--source", metavar="URI", help="a path, webcam, webcam:N, webcam:/dev/videoN, mic, mic:NAME, demo")
+    add(
+        "--source",
+        metavar="URI",
+        action="append",
+        help="a path, webcam[:N|:/dev/videoN], mic[:NAME], screen, pipe:, rtsp://… or another URL, demo; "
+        "may be repeated",
+    )
     add("--mic", metavar="NAME", help="microphone beside a webcam, or none; the default one by default")
     add("--config", metavar="FILE", type=Path, help="YAML settings (configs/daemon.yaml); flags override")
     add("--name", metavar="NAME", help="name of the stream in events")

@@ -122,11 +122,27 @@ class MicrophoneSettings(_Settings):
     )
 
 
+class NetworkSettings(_Settings):
+    """How network streams are reached."""
+
+    open_timeout_s: float = Field(
+        default=5.0, gt=0, le=120, description="longest wait for a connection, and again for its first media"
+    )
+    read_timeout_s: float = Field(
+        default=5.0, ge=1, le=120, description="silence after which a connection is given up and made anew"
+    )
+    rtsp_transport: Literal["tcp", "udp"] = Field(
+        default="tcp", description="of media over RTSP; tcp passes firewalls and loses nothing"
+    )
+    verify_tls: bool = Field(default=True, description="whether certificates have to be trusted")
+
+
 class DaemonConfig(_Settings):
     """Everything ``avffd`` can be told."""
 
-    source: str | None = Field(
-        default=None, description="a path, demo, webcam, webcam:N, webcam:/dev/videoN, mic or mic:NAME"
+    source: str | list[str] | None = Field(
+        default=None,
+        description="a path, demo, webcam, mic, screen, pipe: or a URL, or a list; also NAME=URI",
     )
     name: str | None = Field(
         default=None, min_length=1, description="name of the stream; by default from the source"
@@ -145,3 +161,4 @@ class DaemonConfig(_Settings):
     queues: QueueSettings = QueueSettings()
     camera: CameraSettings = CameraSettings()
     microphone: MicrophoneSettings = MicrophoneSettings()
+    network: NetworkSettings = NetworkSettings()

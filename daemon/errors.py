@@ -46,8 +46,16 @@ class DaemonError(Exception):
 class SourceError(DaemonError):
     """A source cannot be opened, or broke while it ran.
 
-    Exit code 0 marks a source that broke off after useful media: a warning, not a failure.
+    Exit code 0 marks a source that broke off after useful media: a warning, not a failure.  For a live
+    source, 2 and 78 mean that trying again is of no use (:mod:`avff.daemon.sources.reconnect`).
+
+    Attributes:
+        reason: one word for programs; ``docs/events.md`` lists them.
     """
+
+    def __init__(self, message: str, exit_code: int, reason: str = "source_lost") -> None:
+        super().__init__(message, exit_code)
+        self.reason = reason
 
 
 class EngineFailed(DaemonError):

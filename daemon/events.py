@@ -14,6 +14,7 @@ from typing import Any
 
 from avff.daemon.alarms import AlarmSummary
 from avff.daemon.explanation import ScoreExplanation, explanation_of
+from avff.daemon.status import Change
 from avff.daemon.summary import POOLING, Summary, seconds
 from avff.engine.alarm import Alarm
 from avff.engine.evidence import sync_known
@@ -215,7 +216,42 @@ def _alarm_fields(alarm: Alarm) -> dict[str, Any]:
     }
 
 
-Event = ScoreEvent | AlarmEvent | SummaryEvent
+@dataclass(frozen=True, slots=True)
+class StateEvent:
+    """A live stream whose state changed.
+
+    Attributes:
+        stream: name of the stream.
+        end_ns: media time that had arrived by then, in ns.
+        change: the states before and after, and why.
+        sent_ns: Unix time of the newest item by its sender's clock, in ns; None where it does not tell.
+    """
+
+    stream: str
+    end_ns: int
+    change: Change
+    sent_ns: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event as it is written."""
+        status, before, age_ns = self.change.status, self.change.before, self.change.age_ns
+        return {
+            "v": VERSION,
+            "type": "state",
+            "stream": self.stream,
+            "t": seconds(self.end_ns),
+            "state": str(status.state),
+            "before": None if before is None else str(before),
+            "reason": None if status.reason is None else str(status.reason),
+            "message": status.message,
+            "attempt": status.attempt,
+            "retry_s": None if status.retry_s is None else round(status.retry_s, 3),
+            "age_ms": None if age_ns is None else round(age_ns / 1e6, 1),
+            "sent": None if self.sent_ns is None else seconds(self.sent_ns),
+        }
+
+
+Event = ScoreEvent | AlarmEvent | StateEvent | SummaryEvent
 
 
 def score_event(

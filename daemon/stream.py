@@ -18,12 +18,16 @@ from avff.daemon.runner import EngineRunner, FrontendRunner, LoadedEngine, Slice
 from avff.daemon.sinks.base import Publisher
 from avff.daemon.sources.base import Source
 from avff.daemon.summary import Summariser
+from avff.daemon.watch import StateWatch
 from avff.engine.alarm import Alarm, AlarmRule
 from avff.engine.errors import EngineError, MediaError
+from avff.engine.media import MediaItem
 from avff.engine.rolling import RollingScore
 from avff.engine.slices import Slice
 
 log = logging.getLogger(__name__)
+
+SILENCE_CHECK_S = 0.5
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 MakeFrontend: TypeAlias = Callable[[Source], SlicesFromMedia]
@@ -72,6 +76,7 @@ class Stream:
         self._engine = engine
         self._publisher = publisher
         self._settings = settings
+        self._watch = StateWatch(source, publisher)
         queues = settings.queues
         self._slices: Mailbox[Slice] = (
             Mailbox(queues.live_slices, Policy.DROP_OLDEST) if source.live else Mailbox(queues.file_slices)
@@ -101,13 +106,15 @@ class Stream:
             spawn: starts a sibling task in the daemon's task group.
 
         Raises:
-            SourceError: the source could not be opened, or broke; in the second case
+            SourceError: the source could not be opened, or broke for good; in the second case
                 everything before is scored and the summary is out.
             EngineFailed: the model failed; there is no summary then.
         """
         self._task = asyncio.current_task()
         if self._stopped:
             return
+        self._watch.begin()
+        spawn(self._watch.run())
         try:
             async with self.source:
                 engine = await self._load()
@@ -115,9 +122,14 @@ class Stream:
                 if self._stopped:
                     self.source.stop()
                 await self._score_all(engine, spawn)
+        except DaemonError as error:
+            await self._watch.over("engine_failed", error)
+            raise
         finally:
             self._running = False
             self._task = None
+            await self._watch.over(self._how_ended())
+            self._watch.close()
             await self._frontend.close()
         if self._broken is not None:
             raise self._broken
@@ -136,14 +148,18 @@ class Stream:
 
     async def _score_all(self, engine: LoadedEngine, spawn: Spawn) -> None:
         summary, alarms = Summariser(engine.threshold), AlarmWatch(self._settings.alarm)
+        self._watch.scoring_begins()
         reading = spawn(self._read())
+        lapsing = spawn(self._close_alarms_in_silence(engine, alarms))
         try:
             await self._score(engine, summary, alarms)
         finally:
+            lapsing.cancel()
             self.source.stop()
             self._slices.close()
             await reading
         result = summary.result()
+        await self._watch.over(self._how_ended(), self._broken)
         if self._broken is not None and self._broken.exit_code and not result.end_ns:
             return  # nothing was there to sum up; the error says why
         await self._publish_alarms(alarms.finish(), result.end_ns, engine)
@@ -152,13 +168,24 @@ class Stream:
                 stream=self.source.name,
                 summary=result,
                 threshold=engine.threshold,
-                ended="lost" if self._broken else "stopped" if self._stopped else "end",
+                ended=self._how_ended(),
                 dropped=self.dropped,
                 model=engine.model,
                 backend=engine.backend,
                 alarms=alarms.summary(),
             )
         )
+
+    async def _close_alarms_in_silence(self, engine: LoadedEngine, alarms: AlarmWatch) -> None:
+        """An alarm must not seem to go on while nothing comes: no window comes either, to close it."""
+        while self.source.live:
+            await asyncio.sleep(SILENCE_CHECK_S)
+            if self._watch.silent_s >= self._settings.rolling.reset_after_s:
+                for alarm in alarms.lapse():
+                    await self._publish_alarms([alarm], alarm.closed_ns or 0, engine)
+
+    def _how_ended(self) -> str:
+        return "lost" if self._broken else "stopped" if self._stopped else "end"
 
     async def _publish_alarms(self, changed: list[Alarm], end_ns: int, engine: LoadedEngine) -> None:
         for alarm in changed:
@@ -169,7 +196,8 @@ class Stream:
         try:
             try:
                 async for items in self.source:
-                    await self._hand_on(await self._frontend.push(items))
+                    self._watch.media(items)
+                    await self._hand_on(await self._slices_of(items))
                 await self._frontend.push([])  # an item of the last batch may have been refused
             except SourceError as error:
                 self._broken = error
@@ -181,6 +209,9 @@ class Stream:
             log.debug("%s: nobody takes slices any more", self.source.name)
         finally:
             self._slices.close()
+
+    async def _slices_of(self, items: list[MediaItem]) -> list[Slice]:
+        return await (self._frontend.push(items) if items else self._frontend.flush())
 
     async def _hand_on(self, slices: list[Slice]) -> None:
         for made in slices:
@@ -207,3 +238,4 @@ class Stream:
                 )
                 await self._publisher.publish(event)
                 await self._publish_alarms(alarms.push(prediction, rolled), prediction.end_ns, engine)
+                await self._watch.judged(prediction, event.reason, self.dropped)

@@ -188,6 +188,10 @@ class AlarmDetector:
         self._alarm = self._told(self._alarm.opened_ns)
         return changes + self._maybe_close(rolling, end_ns)
 
+    def lapse(self) -> list[Alarm]:
+        """No window came for longer than gaps are bridged: return the alarm that this closes, if any."""
+        return self._close(Cause.NO_EVIDENCE)
+
     def finish(self) -> list[Alarm]:
         """End the stream: return the alarm that this closes, if one was open."""
         return self._close(Cause.ENDED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -20,6 +20,7 @@ import av.error
 import av.stream
 import cv2
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from avff.engine.errors import MediaError
@@ -48,7 +49,7 @@ def open_media(path: Path) -> MediaReader:
     except FileNotFoundError as error:
         raise MediaError(f"{path}: no such file") from error
     except (OSError, ValueError) as error:
-        raise MediaError(f"{path}: cannot be opened ({_short(error)})") from error
+        raise MediaError(f"{path}: cannot be opened ({told(error)})") from error
     if stat.S_ISDIR(status.st_mode):
         raise MediaError(f"{path}: is a directory; give one media file")
     if not stat.S_ISREG(status.st_mode):
@@ -60,7 +61,7 @@ def open_media(path: Path) -> MediaReader:
         # Absolute, because FFmpeg would take "take:1.mkv" for a protocol named "take".
         container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"})
     except (av.error.FFmpegError, ValueError) as error:
-        raise MediaError(f"{path}: not readable as audio or video ({_short(error)})") from error
+        raise MediaError(f"{path}: not readable as audio or video ({told(error)})") from error
     try:
         return MediaReader(path, container)
     except MediaError:
@@ -71,6 +72,10 @@ def open_media(path: Path) -> MediaReader:
 class MediaReader:
     """Iterates over a file's pictures and sound in file order.
 
+    Args:
+        path: for messages: a path, or what people call the input.
+        container: open, and closed here.
+
     Attributes:
         has_video: whether there is a decodable picture track.
         has_audio: whether there is a decodable sound track.
@@ -79,7 +84,7 @@ class MediaReader:
         truncated: message of the error that ended the file early, or None.
     """
 
-    def __init__(self, path: Path, container: av.container.InputContainer) -> None:
+    def __init__(self, path: Path | str, container: av.container.InputContainer) -> None:
         self._path = path
         self._container = container
         self._video = _pick_video(container)
@@ -121,19 +126,27 @@ class MediaReader:
         Raises:
             MediaError: nothing at all could be decoded.
         """
-        streams = [s for s in (self._video, self._audio) if s is not None]
         try:
-            for packet in self._container.demux(streams):
-                for item in self._decode(packet):
-                    self._items += 1
-                    self._reached_ns = max(self._reached_ns, item.pts_ns)
-                    yield item
+            yield from self.items()
         except av.error.FFmpegError as error:
-            self.truncated = _short(error)
+            self.truncated = told(error)
         if self._items == 0:
             raise MediaError(f"{self._path}: nothing in it could be decoded")
         if self.truncated is None and self._cut_short():
             self.truncated = f"ends at {self._reached_ns / NS_PER_S:.1f} s of {self.duration_s:.1f} s"
+
+    def items(self) -> Iterator[MediaItem]:
+        """Yield every picture and block of sound; damaged packets are left out and counted.
+
+        Raises:
+            av.error.FFmpegError: reading on is not possible.
+        """
+        streams = [s for s in (self._video, self._audio) if s is not None]
+        for packet in self._container.demux(streams):
+            for item in self._decode(packet):
+                self._items += 1
+                self._reached_ns = max(self._reached_ns, item.pts_ns)
+                yield item
 
     def _cut_short(self) -> bool:
         """Matroska and others end silently where a file was cut: compare with the promised length."""
@@ -199,9 +212,13 @@ def upright_rgb(
     return np.ascontiguousarray(np.rot90(rgb, turns % 4))
 
 
+_side_data = cast(Callable[[av.VideoFrame], Mapping[str, bytes]], SideDataContainer)
+"""Not ``frame.side_data``: frame and container would hold each other, and the picture's memory until garbage
+is collected, some hundreds of pictures later.  PyAV's stub knows neither of the argument nor of this kind."""
+
+
 def _is_mirrored(frame: av.VideoFrame) -> bool:
-    # PyAV's stub knows of one kind of side data only.
-    matrix = cast(Mapping[str, bytes], frame.side_data).get("DISPLAYMATRIX")
+    matrix = _side_data(frame).get("DISPLAYMATRIX")
     if matrix is None:
         return False
     a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(matrix), np.int32)[:5])
@@ -252,5 +269,6 @@ def _pts_ns(frame: av.VideoFrame | av.AudioFrame) -> int:
     return frame.pts * NS_PER_S * base.numerator // base.denominator
 
 
-def _short(error: BaseException) -> str:
+def told(error: BaseException) -> str:
+    """Return what an error of FFmpeg's says, without the name of the file."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -3,6 +3,7 @@
     EngineError
     ├── AssetError       a face model is missing, or is not the file it should be
     ├── MediaError       a file cannot be read as audio or video
+    │   └── LiveError    a live input cannot be opened, or broke
     ├── SettingsError    a YAML file or option is wrong
     ├── ContractError    a model does not fit this program, or an input does not fit the model
     │   └── EngineFileError   a compiled engine is damaged, or was built for something else
@@ -27,6 +28,18 @@ class AssetError(EngineError):
 
 class MediaError(EngineError):
     """A file cannot be opened or decoded as audio or video."""
+
+
+class LiveError(MediaError):
+    """A live input cannot be opened or broke.
+
+    Attributes:
+        reason: one word for programs, as ``docs/events.md`` lists them.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class SettingsError(EngineError):

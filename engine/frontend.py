@@ -58,21 +58,27 @@ class Frontend:
         self._captured_ns = 0
         self._newest_ns: dict[type[MediaItem], int] = {}
         self._sync_error_ns: int | None = 0
+        self._stretch = 0
+        self._first_ns = 0
 
     def push(self, item: MediaItem) -> list[Slice]:
         """Take the next picture or sound and return the slices it completes.
 
+        The first item of a new stretch ends the one before as the end of a stream would, and
+        the stretch begins with the slice it lies in; no slices are made for the time between.
+
         Raises:
-            MediaError: the time stamp leaps ahead by more than ``MAX_JUMP_NS`` or back by more
-                than ``MAX_RETURN_NS``.
+            MediaError: within a stretch, the time stamp leaps ahead by more than ``MAX_JUMP_NS``
+                or back by more than ``MAX_RETURN_NS``.
         """
+        rest = self._begin_stretch(item) if item.stretch != self._stretch else []
         self._check_jump(item)
         self._captured_ns = max(self._captured_ns, item.captured_ns)
         if isinstance(item, VideoFrame):
             self._pictures.push(item)
         else:
             self._hear(item)
-        return self._emit(self._ready())
+        return rest + self._emit(self._ready())
 
     def flush(self) -> list[Slice]:
         """End the stream: return what is left, the last slice if at least half of it arrived."""
@@ -80,6 +86,16 @@ class Frontend:
             self._samples.write(placed.start, placed.pcm)
         slots = max(self._pictures.end_slot, self._samples.end * SPEC.fps // SPEC.rate_hz)
         return self._emit((slots + SPEC.slice_frames // 2) // SPEC.slice_frames)
+
+    def _begin_stretch(self, item: MediaItem) -> list[Slice]:
+        rest = self.flush()
+        self._stretch = item.stretch
+        self._next = max(self._next, item.pts_ns // SPEC.slice_ns)
+        self._pictures.begin_at(self._next)
+        self._samples = SampleGrid(self._next)
+        self._newest_ns = {}
+        self._first_ns = min(item.pts_ns, self._next * SPEC.slice_ns)
+        return rest
 
     def _hear(self, block: AudioBlock) -> None:
         self._sync_error_ns = block.error_ns
@@ -89,7 +105,7 @@ class Frontend:
     def _check_jump(self, item: MediaItem) -> None:
         """Refuse stamps that leap: forward from all that was heard and seen, back within their own track."""
         reached_ns = max(self._video_ns(), self._audio_ns(), self._next * SPEC.slice_ns)
-        before_ns = self._newest_ns.get(type(item), 0)
+        before_ns = self._newest_ns.get(type(item), self._first_ns)
         if item.pts_ns - reached_ns > MAX_JUMP_NS or before_ns - item.pts_ns > MAX_RETURN_NS:
             start_ns = reached_ns if item.pts_ns > reached_ns else before_ns
             raise MediaError(
@@ -124,7 +140,7 @@ class Frontend:
         audio, share = self._samples.take()
         made = Slice(
             self._next, picture.main, picture.others, picture.ok, picture.repeated, picture.still,
-            picture.light, audio, share, self._has_video, self._has_audio, self._captured_ns,
+            picture.light, audio, share, self._has_video, self._has_audio, self._captured_ns, self._stretch,
             sync_error_ns=self._sync_error_ns,
         )  # fmt: skip
         self._next += 1
@@ -151,7 +167,13 @@ class _PictureSide:
 
     def __init__(self, models: FaceModels | None) -> None:
         self._tracker = None if models is None else FaceTracker(models)
-        self._grid = FrameGrid()
+        self.begin_at(0)
+
+    def begin_at(self, index: int) -> None:
+        """Begin at slice ``index`` as if nothing had been before; face numbers are not used again."""
+        if self._tracker is not None:
+            self._tracker.forget()
+        self._grid = FrameGrid(index * SPEC.slice_frames)
         self._slicers: dict[int, FaceSlicer] = {}
         self._faces: list[TrackedFace] = []
         self._seen: list[dict[int, Seen]] = []

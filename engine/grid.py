@@ -31,13 +31,16 @@ class GridFrame:
 class FrameGrid:
     """Converts any frame rate, constant or not, to the uniform grid.
 
+    Args:
+        first_slot: where to begin; pictures before it are only kept as its neighbours.
+
     Attributes:
         out_of_order: pictures refused because their time stamp did not increase.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first_slot: int = 0) -> None:
         self.out_of_order = 0
-        self._slot = 0
+        self._slot = first_slot
         self._last: VideoFrame | None = None
         self._shown: VideoFrame | None = None
 
@@ -82,13 +85,17 @@ class FrameGrid:
 
 
 class SampleGrid:
-    """Samples by absolute index; missing ones are zeros and counted as missing."""
+    """Samples by absolute index; missing ones are zeros and counted as missing.
 
-    def __init__(self) -> None:
-        self._base = -SPEC.context_samples
+    Args:
+        first_slice: where to begin; of what lies before it only the context is kept.
+    """
+
+    def __init__(self, first_slice: int = 0) -> None:
+        self._base = first_slice * SPEC.slice_samples - SPEC.context_samples
         self._pcm = np.zeros(SPEC.context_samples, np.float32)
         self._ok = np.zeros(SPEC.context_samples, np.bool_)
-        self._slice = 0
+        self._slice = first_slice
 
     @property
     def end(self) -> int:

@@ -49,9 +49,17 @@ class StreamState:
 
     def __init__(self) -> None:
         self.recent: deque[SliceTokens] = deque(maxlen=SPEC.window_slices)
+        self._stretch = 0
 
-    def append(self, tokens: SliceTokens) -> None:
-        """Add the next slice; slices dropped before it leave blanks, so that coverage tells of them."""
+    def append(self, tokens: SliceTokens, stretch: int = 0) -> None:
+        """Add the next slice.
+
+        Slices dropped before it leave blanks, so that coverage tells of them; a new stretch
+        starts with an empty window.
+        """
+        if stretch != self._stretch:
+            self.recent.clear()
+            self._stretch = stretch
         if self.recent:
             first = max(self.recent[-1].facts.index + 1, tokens.facts.index - SPEC.window_slices)
             for index in range(first, tokens.facts.index):
@@ -130,7 +138,7 @@ class Predictor:
         """Put tokens into their streams; return the windows that are due for a prediction."""
         due = []
         for (state, piece), tokens in zip(batch, made, strict=True):
-            state.append(tokens)
+            state.append(tokens, piece.stretch)
             if (piece.index + 1) % self._hop_slices == 0:
                 due.append((state, tuple(state.recent)))
         return due

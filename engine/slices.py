@@ -91,6 +91,7 @@ class Slice:
         has_video: whether the stream has a picture track at all.
         has_audio: whether the stream has a sound track at all.
         captured_ns: monotonic arrival time of the newest item in the slice, in ns.
+        stretch: number of the stretch of media it belongs to; no window reaches into another.
         sync_error_ns: how far picture and sound may be apart by their time stamps, in ns; None if unknown.
     """
 
@@ -106,6 +107,7 @@ class Slice:
     has_video: bool
     has_audio: bool
     captured_ns: int
+    stretch: int = 0
     sync_error_ns: int | None = 0
 
 

@@ -1,13 +1,21 @@
-"""What people see on stderr: one line that follows the score, and a summary at the end."""
+"""What people see on stderr: one line that follows the score, lost and found streams, and a summary."""
 
 from __future__ import annotations
 
 import os
 import time
 
-from avff.daemon.events import AlarmEvent, Event, ScoreEvent, SummaryEvent
+from avff.daemon.events import AlarmEvent, Event, ScoreEvent, StateEvent, SummaryEvent
 from avff.daemon.sinks.output import Output
-from avff.daemon.sinks.render import CLEAR_LINE, OpenAlarms, live_line, summary_text
+from avff.daemon.sinks.render import (
+    CLEAR_LINE,
+    OpenAlarms,
+    connection_text,
+    live_line,
+    live_state_line,
+    summary_text,
+)
+from avff.daemon.status import State
 
 UNKNOWN_COLUMNS = 80
 REDRAW_S = 0.1
@@ -15,7 +23,7 @@ REDRAW_S = 0.1
 
 
 class LiveSink:
-    """A live line while it runs, if wanted, and always the summary.
+    """A live line while it runs, if wanted, and always the summary and what becomes of lost streams.
 
     Args:
         fd: descriptor of stderr.
@@ -33,6 +41,8 @@ class LiveSink:
         self._drawn_at_s = float("-inf")
         self._line_is_dirty = False
         self._alarms = OpenAlarms()
+        self._lost: dict[str, str | None] = {}
+        """Streams that are away, and the reason that was told."""
 
     async def write(self, event: Event) -> None:
         """Redraw the line, or write the summary below it.
@@ -47,6 +57,9 @@ class LiveSink:
             self._alarms.follow(event)
             self._drawn_at_s = float("-inf")  # the score after it is drawn at once
             return
+        if isinstance(event, StateEvent):
+            await self._show_state(event)
+            return
         now_s = time.monotonic()
         if self._follow and now_s - self._drawn_at_s >= REDRAW_S:
             self._drawn_at_s, self._line_is_dirty = now_s, True
@@ -55,6 +68,24 @@ class LiveSink:
     async def close(self) -> None:
         """Leave a clean line and end the writing thread."""
         await self._output.close()
+
+    async def _show_state(self, event: StateEvent) -> None:
+        if self._is_news(event):
+            await self._output.write(self._cleared() + connection_text(event))
+        if self._follow and event.change.status.state not in (State.LIVE, State.DEGRADED):
+            self._drawn_at_s, self._line_is_dirty = time.monotonic(), True
+            line = live_state_line(event, _columns(self._fd))
+            await self._output.write(CLEAR_LINE + line)
+
+    def _is_news(self, event: StateEvent) -> bool:
+        """Whether a stream went away for a reason not told yet, or came back; not each attempt is news."""
+        status, stream = event.change.status, event.stream
+        if status.state is State.RECONNECTING:
+            known = stream in self._lost and self._lost[stream] == status.reason
+            self._lost[stream] = status.reason
+            return not known
+        was_lost = self._lost.pop(stream, None) is not None
+        return was_lost and status.state is State.STARTING
 
     def _line(self, event: ScoreEvent) -> str:
         return live_line(event, _columns(self._fd), self._alarms.of(event.stream))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from avff.daemon.alarms import AlarmSummary
-from avff.daemon.events import PARTS, AlarmEvent, ScoreEvent, SummaryEvent
+from avff.daemon.events import PARTS, AlarmEvent, ScoreEvent, StateEvent, SummaryEvent
+from avff.daemon.status import State, Status
 from avff.daemon.summary import Verdict, seconds
 from avff.engine.alarm import Alarm, Cause
 
@@ -81,6 +82,28 @@ def alarm_line(event: AlarmEvent) -> str:
     return f"{head}  alarm closed after {duration_s:.1f} s: {_CAUSES[alarm.cause]}  {_told(alarm)}"
 
 
+def state_line(event: StateEvent) -> str:
+    """Return the line of a change of state."""
+    return f"{_head(event.stream, event.end_ns)}  {_state(event.change.status)}"
+
+
+def live_state_line(event: StateEvent, columns: int) -> str:
+    """Return the live line while there is no score to show: nothing old stays in sight."""
+    text = f"{event.stream}  {seconds(event.end_ns):.1f} s  {bar(None)} {_state(event.change.status)}"
+    return text[: max(1, columns - 1)]
+
+
+def connection_text(event: StateEvent) -> str:
+    """Return what to tell of a stream that went away or came back; ends with a line end."""
+    status = event.change.status
+    if status.state is State.RECONNECTING:
+        message = status.message or ""
+        # Messages name what could not be reached; a stream without a name of its own is called by that.
+        where = message if message.startswith(event.stream) else f"{event.stream}: {message}"
+        return f"avffd: {where}; trying again for as long as it takes\n"
+    return f"avffd: {event.stream}: connected\n"
+
+
 def live_line(event: ScoreEvent, columns: int, alarm: Alarm | None = None) -> str:
     """Return the live line, cut to the terminal's width; an open alarm comes before what may be cut."""
     state = event.reason if event.score is None else f"fake {_share(event.rolling)}"
@@ -131,6 +154,12 @@ def _alarms(made: AlarmSummary) -> str:
     ]
     more = made.count - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def _state(status: Status) -> str:
+    if status.state is State.RECONNECTING:
+        return f"reconnecting: {status.reason}, attempt {status.attempt} in {status.retry_s or 0:.1f} s"
+    return str(status.state) if status.reason is None else f"{status.state}: {status.reason}"
 
 
 def _told(alarm: Alarm) -> str:

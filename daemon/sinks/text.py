@@ -1,14 +1,14 @@
-"""One line for people per hop, and per alarm that opens or closes, on stdout."""
+"""One line for people per hop, per alarm that opens or closes, and per change of state, on stdout."""
 
 from __future__ import annotations
 
-from avff.daemon.events import AlarmEvent, Event, ScoreEvent
+from avff.daemon.events import AlarmEvent, Event, ScoreEvent, StateEvent
 from avff.daemon.sinks.output import Output
-from avff.daemon.sinks.render import OpenAlarms, alarm_line, score_line
+from avff.daemon.sinks.render import OpenAlarms, alarm_line, score_line, state_line
 
 
 class TextSink:
-    """Writes scores and alarms as text; the summary is the live view's, on stderr."""
+    """Writes scores, alarms and states as text; the summary is the live view's, on stderr."""
 
     essential = True
     lossless = True
@@ -19,7 +19,7 @@ class TextSink:
         self._alarms = OpenAlarms()
 
     async def write(self, event: Event) -> None:
-        """Write a score or an alarm as one line.
+        """Write a score, an alarm or a state as one line.
 
         Raises:
             SinkError: the reader is gone, or the disk is full.
@@ -29,6 +29,8 @@ class TextSink:
         elif isinstance(event, AlarmEvent):
             self._alarms.follow(event)
             await self._output.write(alarm_line(event) + "\n")
+        elif isinstance(event, StateEvent):
+            await self._output.write(state_line(event) + "\n")
 
     async def close(self) -> None:
         """End the writing thread."""

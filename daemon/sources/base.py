@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
-from avff.daemon.config import CameraSettings, MicrophoneSettings, QueueSettings
+from avff.daemon.config import CameraSettings, MicrophoneSettings, NetworkSettings, QueueSettings
 from avff.engine.media import MediaItem
 
 
@@ -61,6 +61,8 @@ class Source(Protocol):
     def __aiter__(self) -> AsyncIterator[list[MediaItem]]:
         """Iterate over batches of items in order of arrival; called once.
 
+        An empty batch says that a stretch is over and that it may be long until the next one begins.
+
         Raises:
             SourceError: the source broke; what it yielded before is still scored.
         """
@@ -80,12 +82,55 @@ class SourceSettings:
         queues: sizes of mailboxes.
         camera: what to ask of a camera.
         microphone: which one goes with a camera, and how late it is.
+        network: how to reach network streams.
     """
 
     realtime: bool = False
     queues: QueueSettings = field(default_factory=QueueSettings)
     camera: CameraSettings = field(default_factory=CameraSettings)
     microphone: MicrophoneSettings = field(default_factory=MicrophoneSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A source could not be opened, or broke, and will be tried again.
+
+    Attributes:
+        reason: one word for programs; ``docs/events.md`` lists them.
+        message: one line for people.
+        attempt: the attempt that comes next, counted from 1 since media last came.
+        retry_s: time until it begins, in s.
+    """
+
+    reason: str
+    message: str
+    attempt: int
+    retry_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A source that had been lost, or never been there, is open."""
+
+
+Notice = Lost | Connected
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A source that comes back by itself and says how that goes.
+
+    Attributes:
+        sent_ns: Unix time of the newest item by its sender's clock, in ns; None where it does not tell.
+    """
+
+    @property
+    def sent_ns(self) -> int | None: ...
+
+    def report_to(self, listener: Callable[[Notice], None]) -> None:
+        """Call ``listener`` on the event loop with every notice; to be called before opening."""
+        ...
 
 
 Opener = Callable[[str, str | None, SourceSettings], Source]

@@ -12,7 +12,7 @@ import importlib.resources
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -65,13 +65,26 @@ def demo_clip() -> Path:
 
 
 class FileSource:
-    """Plays a file as fast as it is taken, or at its own speed with ``realtime``."""
+    """Plays a file as fast as it is taken, or at its own speed with ``realtime``.
+
+    Args:
+        path: the file; with ``open_reader``, what people call the input.
+        name: of the stream.
+        settings: queue sizes and pace.
+        open_reader: opens something else than a file, in the decoding thread.
+    """
 
     live = False
     max_skew_ns = None
     dropped = 0
 
-    def __init__(self, path: Path, name: str, settings: SourceSettings) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        name: str,
+        settings: SourceSettings,
+        open_reader: Callable[[], MediaReader] | None = None,
+    ) -> None:
         self.name = name
         self.has_video = False
         self.has_audio = False
@@ -80,6 +93,7 @@ class FileSource:
         self._box: Mailbox[list[MediaItem]] = Mailbox(settings.queues.file_batches)
         self._worker = Worker(f"decode:{name}")
         self._stopping = threading.Event()
+        self._open_reader = open_reader
         self._reader: MediaReader | None = None
         self._reading: asyncio.Future[str | None] | None = None
 
@@ -89,10 +103,10 @@ class FileSource:
         Raises:
             SourceError: it is missing, a directory, or no media.
         """
-        check_path(self._path)
+        open_reader = self._open_reader or _opener_of(Path(self._path))
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                self._reader = await self._worker.run(_open, self._path)
+                self._reader = await self._worker.run(open_reader)
         except MediaError as error:
             await self._worker.close()
             raise SourceError(str(error), ExitCode.MEDIA) from error
@@ -194,10 +208,15 @@ def check_path(path: Path) -> None:
         raise SourceError(f"{path}: is a directory; give one media file", ExitCode.NO_INPUT)
 
 
-def _open(path: Path) -> MediaReader:
-    from avff.engine.decode import open_media  # loads FFmpeg, so in the thread and on demand
+def _opener_of(path: Path) -> Callable[[], MediaReader]:
+    check_path(path)
 
-    return open_media(path)
+    def open_reader() -> MediaReader:
+        from avff.engine.decode import open_media  # loads FFmpeg, so in the thread and on demand
+
+        return open_media(path)
+
+    return open_reader
 
 
 def _batches(items: Iterator[MediaItem], max_items: int) -> Iterator[list[MediaItem]]:

@@ -66,6 +66,11 @@ class FaceTracker:
             self._tracks += self._find_new(rgb)
         return list(self._tracks)
 
+    def forget(self) -> None:
+        """Follow nobody any more: what comes next does not go on from what came before."""
+        self._tracks = []
+        self._since_detection = _DETECT_EVERY
+
     def _follow(self, rgb: UInt8, track: TrackedFace) -> TrackedFace | None:
         points, presence = self._models.mesh(rgb, region_of_points(track.points))
         return None if presence < PRESENCE_LIMIT else TrackedFace(track.track, points)

@@ -9,6 +9,8 @@ import os
 import sys
 import time
 
+import av  # noqa: F401 - before OpenCV, as in the program itself (sources/screen.py says why)
+
 from avff.daemon import build, cli
 from avff.daemon.config import DaemonConfig
 from avff.daemon.runner import LoadedEngine, SlicesFromMedia

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
 import os
@@ -169,3 +170,20 @@ async def test_text_has_the_alarm_from_its_opening_to_its_end(tmp_path: Path) ->
     assert marked[0] == 8
     assert "highest 0.98" in lines[8]
     assert marked == list(range(8, over))
+
+
+async def test_alarm_closes_when_nothing_comes_any_more() -> None:
+    """Windows close alarms; a camera that went away gives none, and its alarm must not seem to go on."""
+    sink = RecordingSink()
+    engine = EngineRunner(lambda: loaded(ScriptedPredictor(lambda index: 4.0)), batch=8)
+    settings = StreamSettings(rolling=RollingSettings(reset_after_s=0.5), alarm=RULE)
+    source = ScriptedSource(pictures(160), live=True, pause_s=0.001, endless=True)
+    daemon = Daemon([source], lambda source: ScriptedFrontend(), engine, [sink], settings=settings)
+    running = asyncio.create_task(daemon.run())
+    async with asyncio.timeout(10):
+        while not (alarms := [event.alarm for event in sink.events if isinstance(event, AlarmEvent)][1:]):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert alarms[0].cause is Cause.NO_EVIDENCE
+    daemon.stop()
+    await running
+    assert len([event for event in sink.events if isinstance(event, AlarmEvent)]) == 2

@@ -182,7 +182,10 @@ def test_failing_engine_ends_with_70_and_without_a_summary(clip: Path) -> None:
         (["--source", "nope.mp4"], 66, "nope.mp4: no such file"),
         (["--source", "/"], 66, "/: is a directory; give one media file"),
         (["--source", __file__], 65, "not readable as audio or video"),
-        (["--source", "rtsp://x"], 2, "unknown kind of source 'rtsp:'"),
+        (["--source", "gopher://x"], 2, "unknown kind of source 'gopher:'"),
+        (["--source", "rtsp:x"], 2, "rtsp:x: names no host"),
+        (["--source", "glob:/nope/*"], 66, "glob:/nope/*: matches no file"),
+        (["--source", "demo", "--source", "demo", "--name", "x"], 2, "one --name for 2 sources"),
         (["--source", "webcam:99"], 69, "there is no camera /dev/video99"),
         (["--source", "mic:nonesuch"], 69, "microphone"),
         (["--source", "webcam", "--mic", ""], 2, "--mic: "),
@@ -210,7 +213,8 @@ def test_failing_engine_ends_with_70_and_without_a_summary(clip: Path) -> None:
 def test_wrong_input_gives_one_line_and_its_code(arguments: list[str], code: int, message: str) -> None:
     """The thing is named, with the way out, and there is no traceback."""
     done = _run(*arguments, command=REAL)
-    assert (done.returncode, done.stdout) == (code, "")
+    states = [json.loads(line)["state"] for line in done.stdout.splitlines()]
+    assert (done.returncode, states) == (code, ["starting", "failed"] if code == 69 else [])
     assert message in done.stderr
     lines = done.stderr.splitlines()
     if "usage:" not in done.stderr:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from avff.daemon.alarms import AlarmSummary
-from avff.daemon.events import AlarmEvent, Event, SummaryEvent, score_event, to_line
+from avff.daemon.events import AlarmEvent, Event, StateEvent, SummaryEvent, score_event, to_line
+from avff.daemon.status import Change, Flaw, State, Status
 from avff.daemon.summary import Summariser
+from avff.engine import live
 from avff.engine.alarm import Alarm, Cause
 from avff.engine.slices import Coverage, Prediction, Reason
 from avff.engine.spec import SPEC
@@ -21,6 +23,14 @@ from tests.support.scripted import make_prediction
 DOCUMENT = Path(__file__).parents[2] / "docs" / "events.md"
 OPENED = Alarm(3, 12_480_000_000, None, None, 0.9311204, "av", "video", 2)
 CLOSED = dataclasses.replace(OPENED, closed_ns=20_480_000_000, cause=Cause.BELOW)
+
+
+LOST = StateEvent(
+    "cam",
+    12_480_000_000,
+    Change(Status(State.RECONNECTING, "refused", "gone", 2, 0.8124), State.STALE, 2_034_000_000),
+    1_795_864_671_990_791_000,
+)
 
 
 def _event(prediction: Prediction, rolling: float | None = None) -> Event:
@@ -206,6 +216,19 @@ def test_alarm_event_on_the_wire() -> None:
     assert _read(AlarmEvent("cam", 20_480_000_000, CLOSED, "m@1")) == told | over
 
 
+def test_state_event_on_the_wire() -> None:
+    """Every field, as documented; what there is nothing to say of is null."""
+    assert _read(LOST) == {
+        "v": 1, "type": "state", "stream": "cam", "t": 12.48, "state": "reconnecting", "before": "stale",
+        "reason": "refused", "message": "gone", "attempt": 2, "retry_s": 0.812, "age_ms": 2034.0,
+        "sent": 1795864671.991,
+    }  # fmt: skip
+    first = _read(StateEvent("cam", 0, Change(Status(State.STARTING), None, None)))
+    nulls = ("before", "reason", "message", "retry_s", "age_ms", "sent")
+    assert [first[name] for name in nulls] == [None] * 6
+    assert first["attempt"] == 0
+
+
 def test_summary_lists_alarms() -> None:
     """With the fields of their events; an empty list is not the same as none looked for."""
     event = dataclasses.replace(_summary([2.0]), alarms=AlarmSummary(70, (CLOSED,)))
@@ -224,14 +247,22 @@ def test_summary_without_windows_abstains() -> None:
 
 @pytest.mark.parametrize(
     "event",
-    [_event(make_prediction(9, 0.0)), AlarmEvent("cam", 0, OPENED, "m@1"), _summary([1.0])],
-    ids=["score", "alarm", "summary"],
+    [_event(make_prediction(9, 0.0)), AlarmEvent("cam", 0, OPENED, "m@1"), LOST, _summary([1.0])],
+    ids=["score", "alarm", "state", "summary"],
 )
 def test_every_field_is_documented(event: Event) -> None:
     """The document has a row for each field on the wire."""
     section = DOCUMENT.read_text().split(f"## `{event.to_json()['type']}`")[1]
     fields = section.split("| field |")[1].split("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", fields, re.MULTILINE)) == set(event.to_json())
+
+
+def test_every_state_and_its_reasons_are_documented() -> None:
+    """The words are an interface: states, flaws, and what becomes of connections."""
+    section = DOCUMENT.read_text().split("## `state`")[1].split("\n## ")[0]
+    reasons = {reason for _, reason, _ in live.REASONS} | {"timed_out", "no_media", "closed", "unreachable"}
+    words = {*State, *Flaw, *reasons, "too_large", "not_live", "source_lost", "engine_failed"}
+    assert [word for word in sorted(words) if f"`{word}`" not in section] == []
 
 
 def test_every_cause_is_documented() -> None:

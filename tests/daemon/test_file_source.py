@@ -151,7 +151,7 @@ async def test_demo_is_packaged() -> None:
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
-        ("rtsp://host/x", "unknown kind of source 'rtsp:'; known are a path and file, demo, webcam"),
+        ("gopher://host/x", "unknown kind of source 'gopher:'; known are a path and file, demo, webcam"),
         ("demo:x", "takes no argument"),
         ("file:", "needs a path"),
         ("webcam:front", "webcam:N"),

@@ -5,16 +5,20 @@ import dataclasses
 import pytest
 
 from avff.daemon.alarms import AlarmSummary
-from avff.daemon.events import AlarmEvent, ScoreEvent, SummaryEvent, score_event
+from avff.daemon.events import AlarmEvent, ScoreEvent, StateEvent, SummaryEvent, score_event
 from avff.daemon.sinks.render import (
     OpenAlarms,
     alarm_line,
     bar,
+    connection_text,
     live_line,
+    live_state_line,
     score_line,
     sparkline,
+    state_line,
     summary_text,
 )
+from avff.daemon.status import Change, State, Status
 from avff.daemon.summary import Summariser
 from avff.engine.alarm import Alarm, Cause
 from avff.engine.slices import Reason
@@ -60,6 +64,36 @@ def test_score_line_names_the_reason_instead_of_a_number() -> None:
 def test_live_line_fits_the_terminal(columns: int) -> None:
     """A line that wraps cannot be redrawn in place."""
     assert len(live_line(_score(0.0, 0.5), columns)) <= max(1, columns - 1)
+
+
+def _state(status: Status, before: State = State.LIVE) -> StateEvent:
+    return StateEvent("cam", 12_340_000_000, Change(status, before, 0))
+
+
+LOST = _state(Status(State.RECONNECTING, "refused", "rtsp://cam: connection refused", 3, 1.84))
+
+
+def test_state_line_says_what_and_why() -> None:
+    """Attempts when it is away, else the reason if there is one."""
+    assert state_line(LOST) == "cam     12.34 s  reconnecting: refused, attempt 3 in 1.8 s"
+    assert state_line(_state(Status(State.ABSTAIN, "no_face"))).endswith("abstain: no_face")
+    assert state_line(_state(Status(State.LIVE))).endswith("  live")
+
+
+@pytest.mark.parametrize("columns", [1, 20, 80])
+def test_live_state_line_shows_no_old_score(columns: int) -> None:
+    """It fits the terminal, and its bar is empty."""
+    line = live_state_line(LOST, columns)
+    assert len(line) <= max(1, columns - 1)
+    assert columns < 80 or "··········" in line
+
+
+def test_connection_text_is_a_line_with_the_way_it_goes_on() -> None:
+    """A stream that went away, and one that came back."""
+    assert connection_text(LOST) == (
+        "avffd: cam: rtsp://cam: connection refused; trying again for as long as it takes\n"
+    )
+    assert connection_text(_state(Status(State.STARTING), State.RECONNECTING)) == "avffd: cam: connected\n"
 
 
 def test_summary_says_verdict_counts_and_where() -> None:

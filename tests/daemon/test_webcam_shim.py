@@ -32,7 +32,7 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Camera:
 
 
 def _stopped_after(events: int, model_args: list[str], extra: dict[str, str]) -> Done:
-    """Run until so many events are out, then send SIGINT."""
+    """Run until so many scores are out, then send SIGINT."""
     process = subprocess.Popen(
         command(*SOURCE, *model_args),
         stdout=subprocess.PIPE,
@@ -42,7 +42,10 @@ def _stopped_after(events: int, model_args: list[str], extra: dict[str, str]) ->
     )
     try:
         assert process.stdout is not None
-        head = [process.stdout.readline() for _ in range(events)]
+        head: list[str] = []
+        while sum('"type":"score"' in line for line in head) < events:
+            head.append(process.stdout.readline())
+            assert head[-1], "it ended by itself"
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=10)
     finally:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -454,3 +455,13 @@ def test_pictures_of_a_file_equal_those_converted_one_by_one(tmp_path: Path) -> 
         alone = [upright_rgb(frame) for frame in container.decode(video=0)]
     assert len(together) == len(alone) == 10
     assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_picture_is_let_go_when_it_has_been_converted(tmp_path: Path) -> None:
+    """Nothing keeps the decoder's memory until garbage is collected: at 720p that were hundreds of MB."""
+    clip = write_clip(tmp_path / "clip.mp4", seconds=0.2, audio=False)
+    with av.open(str(clip)) as container:
+        for frame in container.decode(video=0):
+            before = sys.getrefcount(frame)
+            upright_rgb(frame)
+            assert sys.getrefcount(frame) == before

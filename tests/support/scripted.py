@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from avff.daemon.events import Event, ScoreEvent, SummaryEvent
+from avff.daemon.events import Event, ScoreEvent, StateEvent, SummaryEvent
 from avff.daemon.runner import LoadedEngine
 from avff.daemon.sinks.base import SinkError
 from avff.engine.media import NS_PER_S, MediaItem, VideoFrame
@@ -161,6 +161,10 @@ class RecordingSink:
     @property
     def scores(self) -> list[ScoreEvent]:
         return [event for event in self.events if isinstance(event, ScoreEvent)]
+
+    @property
+    def states(self) -> list[StateEvent]:
+        return [event for event in self.events if isinstance(event, StateEvent)]
 
     @property
     def summaries(self) -> list[SummaryEvent]:
