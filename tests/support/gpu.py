@@ -32,7 +32,7 @@ def flavour_here() -> tuple[str | None, str]:
         try:
             driver = CudaDriver(flavour)
             try:
-                capability = driver.open().compute_capability
+                capability = driver.open()
             finally:
                 driver.close()
         except (GpuUnavailable, DriverError) as error:
