@@ -7,6 +7,7 @@ in: the stages call them from their own.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from avff.daemon.app import Daemon
 from avff.daemon.config import DaemonConfig
@@ -32,10 +33,14 @@ def daemon_from_config(config: DaemonConfig) -> Daemon:
         )
     settings = SourceSettings(realtime=config.realtime, queues=config.queues, camera=config.camera)
     source = open_source(config.source, config.name, settings)
-    return Daemon(
+
+    def patient() -> bool:  # no more once a signal has come: the end has a deadline
+        return not (source.live or daemon.stopping)
+
+    daemon = Daemon(
         [source],
         make_frontend,
-        EngineRunner(lambda: load_engine(config, patient=not source.live), batch=config.engine.batch),
+        EngineRunner(lambda: load_engine(config, patient=patient), batch=config.engine.batch),
         console_sinks(config.format),
         settings=StreamSettings(
             config.rolling,
@@ -45,6 +50,7 @@ def daemon_from_config(config: DaemonConfig) -> Daemon:
             config.explain,
         ),
     )
+    return daemon
 
 
 def make_frontend(source: Source) -> SlicesFromMedia:
@@ -66,12 +72,12 @@ def make_frontend(source: Source) -> SlicesFromMedia:
     )
 
 
-def load_engine(config: DaemonConfig, *, patient: bool) -> LoadedEngine:
+def load_engine(config: DaemonConfig, *, patient: Callable[[], bool]) -> LoadedEngine:
     """Load the configured model.
 
     Args:
         config: all settings.
-        patient: whether all sources can wait for an engine that broke down.
+        patient: is asked, by the engine's thread, whether an engine that broke down is waited for.
 
     Raises:
         ContractError, BackendError: the model does not fit this program, or the runtime refuses it.
