@@ -254,6 +254,28 @@ def test_a_file_waits_for_an_engine_that_broke_down(directory: Path, tmp_path: P
     ] * 2
 
 
+def test_a_file_that_waits_for_an_engine_ends_with_a_signal(directory: Path, tmp_path: Path) -> None:
+    """The engine comes back in a minute; the daemon has 8 s to end, and what it has to say is written."""
+    env = os.environ | scripted_child.environment(tmp_path / "left", "serve launch crash", 1)
+    daemon = subprocess.Popen(
+        [sys.executable, SCRIPT, "--source", "demo", "--engine", "tensorrt", "--engine-dir", directory],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env | {"SCRIPTED_GPU_PAUSE_S": "60"},
+    )
+    with daemon:
+        assert daemon.stderr is not None
+        assert "it is started again in 60 s" in daemon.stderr.readline()
+        began = time.monotonic()
+        daemon.terminate()
+        output, complaints = daemon.communicate(timeout=30)
+    done = Done(daemon.returncode, output, complaints, time.monotonic() - began)
+    assert (done.code, done.seconds < 6) == (0, True), complaints
+    assert {event["reason"] for event in done.scores} == {"engine_down"}
+    assert (done.summary["ended"], done.summary["score"]) == ("stopped", None)
+
+
 def test_an_engine_that_breaks_down_again_and_again_ends_the_daemon(directory: Path, tmp_path: Path) -> None:
     """With 70, a line that says so, and no score."""
     done = _run(directory, tmp_path / "left", fault="serve launch memory", times=99)
