@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -123,7 +122,7 @@ class ChildProcess:
         """Wait for its end, and listen meanwhile; return its code, or None if it goes on."""
         until_s = time.monotonic() + longest_s
         while (code := self._process.poll()) is None and time.monotonic() < until_s:
-            if select.select([self._errors], [], [], _POLL_S)[0] and not self._listen():
+            if wait_for([self._errors], _POLL_S) and not self._listen():
                 time.sleep(_POLL_S)
         return code
 

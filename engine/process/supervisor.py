@@ -82,7 +82,8 @@ class EngineProcess:
         """Start the process and wait until it is ready.
 
         Raises:
-            EngineFileError, GpuUnavailable, BackendError: it does not get ready; it is not tried again.
+            EngineFileError, ContractError, GpuUnavailable, BackendError: it does not get ready; it is not
+                tried again.
         """
         try:
             self._child = self._spawn()
