@@ -28,9 +28,9 @@ pytestmark = pytest.mark.timeout(60)
 
 _TALK = """\
 import os, sys, time
-for _ in range(8):
+for _ in range(4):
     os.write(2, b"a warning\\n" * 3000)
-    time.sleep(0.1)
+    time.sleep(0.2)
 raise RuntimeError("the real reason")
 """
 
