@@ -65,6 +65,11 @@ class Daemon:
         self._reported: set[DaemonError] = set()
         self.exit_code: int = ExitCode.OK
 
+    @property
+    def stopping(self) -> bool:
+        """Whether what has arrived is the last; any thread may ask."""
+        return self._deadline is not None
+
     async def run(self) -> int:
         """Run to the end of all sources, or to a signal, and return the exit code."""
         try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from avff.daemon.config import DaemonConfig
 from avff.engine.backends.engine_file import read_sidecar
-from avff.engine.contract import Contract
 from avff.engine.errors import ContractError, EngineError, EngineFileError, GpuUnavailable
 from avff.engine.model import Model, load_model, read_contract
 
@@ -17,13 +17,13 @@ _CPU = "engine: ONNX Runtime on the CPU"
 log = logging.getLogger(__name__)
 
 
-def load_by_choice(config: DaemonConfig, *, patient: bool) -> tuple[Model, str]:
+def load_by_choice(config: DaemonConfig, *, patient: Callable[[], bool]) -> tuple[Model, str]:
     """Load the configured model, and say what runs it where that was not laid down.
 
     Args:
         config: see ``engine`` there; ``tensorrt`` comes with a folder of engines.
-        patient: whether calls wait while a process that broke down is started again; they fail with
-            ``BackendDown`` otherwise.
+        patient: is asked, by the thread that loads, whether calls wait while a process that broke down is
+            started again; they fail with ``BackendDown`` otherwise.
 
     Returns:
         the model, and what runs it: ``onnx`` or ``tensorrt``.
@@ -52,9 +52,9 @@ def _on_cpu(config: DaemonConfig) -> Model:
     return load_model(config.model, threads=config.engine.threads)
 
 
-def _on_gpu(config: DaemonConfig, directory: Path, *, patient: bool) -> Model:
-    if config.model is not None:
-        _check_same(directory, read_sidecar(directory).contract, read_contract(config.model))
+def _on_gpu(config: DaemonConfig, directory: Path, *, patient: Callable[[], bool]) -> Model:
+    if config.model is not None and (mismatch := _mismatch(directory, config.model)):
+        raise ContractError(mismatch)
     from avff.engine.process.start import start_engines
 
     model = start_engines(directory, patient=patient, say=log.warning)
@@ -67,15 +67,24 @@ def _instead(config: DaemonConfig, directory: Path, error: EngineError) -> Model
     """Load the same model for the CPU: falling back must not change what a score means."""
     # A side-car that cannot be read says nothing of its model, which is why the log names ours.
     with contextlib.suppress(EngineFileError):
-        _check_same(directory, read_sidecar(directory).contract, read_contract(config.model))
+        if mismatch := _mismatch(directory, config.model):
+            raise ContractError(
+                f"TensorRT cannot be used: {error}; nor can ONNX Runtime in its place: {mismatch}"
+            ) from error
     model = _on_cpu(config)
     log.warning("%s with %s, as TensorRT cannot be used: %s", _CPU, model.name, error)
     return model
 
 
-def _check_same(directory: Path, engines: Contract, model: Contract) -> None:
-    if engines != model:
-        raise ContractError(
-            f"{directory}: the engines are of another model than the one that is configured; "
-            f"give --model the directory that they were built from"
-        )
+def _mismatch(directory: Path, model: Path | None) -> str:
+    """Return what is wrong if engines are not of this model, or of the embedded one; else nothing.
+
+    Raises:
+        ContractError: one of them cannot be read.
+    """
+    if read_sidecar(directory).contract == read_contract(model):
+        return ""
+    return (
+        f"{directory}: the engines are of another model than the one that is configured; "
+        f"give --model the directory that they were built from"
+    )

@@ -7,6 +7,7 @@ in: the stages call them from their own.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from avff.daemon.app import Daemon
 from avff.daemon.config import DaemonConfig
@@ -33,9 +34,14 @@ def daemon_from_config(config: DaemonConfig) -> Daemon:
         microphone=config.microphone, network=config.network,
     )  # fmt: skip
     sources = _sources(config, settings)
-    # A file can wait for an engine that is started again; beside a live stream nothing may.
-    patient = not any(source.live for source in sources)
-    return Daemon(
+    live = any(source.live for source in sources)
+
+    def patient() -> bool:
+        # A file waits for an engine that is started again, but not beside a live stream; and no more once a
+        # signal has come: the end has a deadline.
+        return not (live or daemon.stopping)
+
+    daemon = Daemon(
         sources,
         make_frontend,
         EngineRunner(lambda: load_engine(config, patient=patient), batch=config.engine.batch),
@@ -48,6 +54,7 @@ def daemon_from_config(config: DaemonConfig) -> Daemon:
             config.explain,
         ),
     )
+    return daemon
 
 
 def _sources(config: DaemonConfig, settings: SourceSettings) -> list[Source]:
@@ -90,12 +97,12 @@ def make_frontend(source: Source) -> SlicesFromMedia:
     )
 
 
-def load_engine(config: DaemonConfig, *, patient: bool) -> LoadedEngine:
+def load_engine(config: DaemonConfig, *, patient: Callable[[], bool]) -> LoadedEngine:
     """Load the configured model.
 
     Args:
         config: all settings.
-        patient: whether all sources can wait for an engine that broke down.
+        patient: is asked, by the engine's thread, whether an engine that broke down is waited for.
 
     Raises:
         ContractError, BackendError: the model does not fit this program, or the runtime refuses it.

@@ -82,7 +82,7 @@ class ScoreEvent:
     latency_ms: float
     dropped: int
     model: str
-    backend: str = "onnx"
+    backend: str
     explain: ScoreExplanation | None = None
     sync: Sync | None = None
 
@@ -136,7 +136,7 @@ class SummaryEvent:
     ended: str
     dropped: int
     model: str
-    backend: str = "onnx"
+    backend: str
     alarms: AlarmSummary | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -262,7 +262,7 @@ def score_event(
     model: str,
     dropped: int,
     now_ns: int,
-    backend: str = "onnx",
+    backend: str,
     explain: bool = False,
 ) -> ScoreEvent:
     """Make the event of one prediction.

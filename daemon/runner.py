@@ -65,7 +65,7 @@ class LoadedEngine:
     model: str
     threshold: float
     new_state: Callable[[], StreamState]
-    backend: str = "onnx"
+    backend: str
     close: Callable[[], None] = lambda: None
 
 

@@ -57,6 +57,7 @@ class SliceFacts:
         has_video, has_audio: whether the stream has the track at all.
         captured_ns: monotonic arrival time of the newest item, in ns.
         sync_error_ns: how far picture and sound may be apart, in ns; None if unknown.
+        lost: whether there is nothing of it because the engine was down.
     """
 
     index: int
@@ -75,6 +76,7 @@ class SliceFacts:
     has_audio: bool
     captured_ns: int
     sync_error_ns: int | None
+    lost: bool = False
 
     @classmethod
     def of(cls, piece: Slice) -> SliceFacts:
@@ -100,13 +102,13 @@ class SliceFacts:
             sync_error_ns=piece.sync_error_ns,
         )
 
-    def missing(self, index: int) -> SliceFacts:
-        """Return the facts of a slice of the same stream that never arrived."""
+    def missing(self, index: int, *, lost: bool = False) -> SliceFacts:
+        """Return the facts of a slice of the same stream that never arrived, or that the engine lost."""
         return SliceFacts(
             index=index, track=None, face_ok=_none(), eye_px=0.0, turned=_none(), badly_exposed=_none(),
             still=_none(), new_pictures=0, picture_ok=0.0, audio_ok=0.0, level_dbfs=_NO_LEVEL_DBFS,
             clipped=0.0, has_video=self.has_video, has_audio=self.has_audio, captured_ns=self.captured_ns,
-            sync_error_ns=self.sync_error_ns,
+            sync_error_ns=self.sync_error_ns, lost=lost,
         )  # fmt: skip
 
     def face_mask(self, track: int | None) -> Bool:
@@ -159,7 +161,8 @@ def modality_of(
 
     Returns:
         ``av``, ``video`` or ``audio`` (empty when there is nothing), and the reason for no score:
-        what is wrong with the picture first, then with the sound, then that the model does not know it.
+        that the engine lost too much of it, else what is wrong with the picture first, then with the sound,
+        then that the model does not know it.
     """
     picture_fault, sound_fault = _picture_fault(facts, track, coverage), _sound_fault(facts, coverage)
     face, sound = coverage.face >= MIN_FACE and picture_fault is None, sound_fault is None
@@ -168,11 +171,20 @@ def modality_of(
         return modality, Reason.TOO_SHORT
     if modality in scored:
         return modality, None
+    if _lost_too_much(facts, coverage):
+        return modality, Reason.ENGINE_DOWN
     if picture_fault is not None:
         return modality, picture_fault
     if sound_fault is Reason.CLIPPING:
         return modality, sound_fault
     return modality, Reason.UNSUPPORTED_MODALITY if modality else sound_fault
+
+
+def _lost_too_much(facts: Sequence[SliceFacts], coverage: Coverage) -> bool:
+    """Whether face or sound would suffice if it were not for slices that the engine lost."""
+    lost = sum(f.lost for f in facts) / SPEC.window_slices
+    needed = ((coverage.face, MIN_FACE), (coverage.audio, MIN_AUDIO))
+    return any(found < least <= found + lost for found, least in needed)
 
 
 def _picture_fault(facts: Sequence[SliceFacts], track: int | None, coverage: Coverage) -> Reason | None:

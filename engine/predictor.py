@@ -54,23 +54,25 @@ class StreamState:
     def append(self, tokens: SliceTokens, stretch: int = 0) -> None:
         """Add the next slice.
 
-        Slices dropped before it leave blanks, so that coverage tells of them; a new stretch
-        starts with an empty window.
+        Slices dropped before it leave blanks, so that coverage tells of them; those dropped after one that
+        the engine lost were so while it was waited for: it lost them too.  A new stretch starts with an
+        empty window.
         """
         if stretch != self._stretch:
             self.recent.clear()
             self._stretch = stretch
         if self.recent:
+            lost = self.recent[-1].facts.lost
             first = max(self.recent[-1].facts.index + 1, tokens.facts.index - SPEC.window_slices)
             for index in range(first, tokens.facts.index):
-                self.recent.append(_blank(tokens, index))
+                self.recent.append(_blank(tokens, index, lost=lost))
         self.recent.append(tokens)
 
 
-def _blank(like: SliceTokens, index: int) -> SliceTokens:
-    """A slice that never arrived."""
+def _blank(like: SliceTokens, index: int, *, lost: bool) -> SliceTokens:
+    """A slice that never arrived, or that the engine lost."""
     nothing = [np.zeros_like(tokens) for tokens in (like.video, like.audio, like.landmarks)]
-    return SliceTokens(like.facts.missing(index), *nothing)
+    return SliceTokens(like.facts.missing(index, lost=lost), *nothing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +110,8 @@ class Predictor:
         """Encode new slices and score the windows they complete, in the order given.
 
         While the runtime is down and about to be started again, windows get no score but that reason, and
-        slices that could not be encoded are missing from the windows they belong to.
+        slices that could not be encoded are missing from the windows they belong to; those that have too
+        little left for a score have that reason too.
 
         Args:
             batch: slices with their stream's state, each stream's slices in time order.
@@ -144,10 +147,10 @@ class Predictor:
         return due
 
     def _missing(self, piece: Slice) -> SliceTokens:
-        """Return the tokens of a slice that could not be encoded: those of one that never arrived."""
+        """Return the tokens of a slice that could not be encoded: as of one that never arrived."""
         contract = self._model.contract
         nothing = {name: np.zeros(contract.token_shape(name), np.float32) for name in ENCODERS}
-        return SliceTokens(SliceFacts.of(piece).missing(piece.index), **nothing)
+        return SliceTokens(SliceFacts.of(piece).missing(piece.index, lost=True), **nothing)
 
     def score(
         self, windows: Sequence[tuple[SliceTokens, ...]], *, however_unfamiliar: bool = False

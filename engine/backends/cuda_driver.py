@@ -16,7 +16,8 @@ import numpy as np
 
 from avff.engine.backends.cuda_graphs import CudaGraphs
 from avff.engine.backends.cuda_libraries import load_libraries, logger_into
-from avff.engine.backends.gpu import Device, DriverError, EngineTensor
+from avff.engine.backends.gpu import DriverError, EngineTensor
+from avff.engine.errors import GpuUnavailable
 from avff.engine.media import Float32
 
 _NON_BLOCKING = 1
@@ -84,24 +85,28 @@ class CudaDriver:
         return " ".join(text.split())[:300]
 
     @_checked
-    def open(self) -> Device:
-        self._cuda.init()
-        if not self._cuda.Device.count():
-            raise DriverError("open", "there is no GPU")
+    def open(self) -> str:
+        try:
+            self._cuda.init()
+            count = self._cuda.Device.count()
+        except self.error as error:
+            raise GpuUnavailable(f"no GPU can be used ({self.said(str(error))})") from error
+        if not count:
+            raise GpuUnavailable("there is no GPU")
         device = self._cuda.Device(0)
         # The primary context is the one that TensorRT's own use of the CUDA runtime ends up in.
         self._context = device.retain_primary_context()
         self._context.push()
         self._runtime = self._trt.Runtime(self._log)
         major, minor = device.compute_capability()
-        return Device(str(device.name()), f"{major}.{minor}")
+        return f"{major}.{minor}"
 
     @_checked
     def close(self) -> None:
         self._runtime = None
         if self._context is not None:
             self._context, context = None, self._context
-            context.pop()
+            context.detach()  # releases the primary context; after a pop, pycuda would not
 
     @_checked
     def create_stream(self) -> _Box:

@@ -6,7 +6,6 @@ Seven functions of ``libcuda``, which pycuda has loaded already, through ctypes.
 from __future__ import annotations
 
 import ctypes
-import sys
 from ctypes import POINTER, byref, c_char_p, c_int, c_ulonglong, c_void_p
 
 from avff.engine.backends.gpu import DriverError
@@ -32,7 +31,7 @@ class CudaGraphs:
     """
 
     def __init__(self) -> None:
-        self._cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        self._cuda = ctypes.CDLL("libcuda.so.1")
         for name, types in _SIGNATURES.items():
             function = getattr(self._cuda, name)
             function.argtypes, function.restype = types, c_int

@@ -16,10 +16,8 @@ def load_libraries(flavour: str) -> tuple[Any, Any]:
     """Return the modules of a flavour's TensorRT and of pycuda's driver.
 
     Raises:
-        GpuUnavailable: there is no such flavour, or a package or the GPU's driver is not installed.
+        GpuUnavailable: a package or the GPU's driver is not installed.
     """
-    if flavour not in _MODULES:
-        raise GpuUnavailable(f"engines of flavour {flavour!r} are unknown to this program")
     return _import(_MODULES[flavour], flavour), _import("pycuda.driver", flavour)
 
 

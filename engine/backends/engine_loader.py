@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from avff.engine.backend import Backend
-from avff.engine.backends.engine_file import Runtime, check_engines, read_engines
+from avff.engine.backends.engine_file import Runtime, read_engines, read_sidecar
 from avff.engine.backends.gpu import Driver, DriverError, MakeDriver
 from avff.engine.backends.kernel_cache import KernelCache
 from avff.engine.backends.tensorrt import Kernels, TensorRtBackend
-from avff.engine.errors import BackendError, GpuUnavailable
+from avff.engine.errors import BackendError, ContractError
 from avff.engine.model import Model
 
 T = TypeVar("T")
@@ -22,17 +22,18 @@ def load_engines(
     directory: Path,
     make_driver: MakeDriver,
     *,
+    seal: str | None = None,
     kernels: Kernels | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Model:
     """Load the engines of a folder; contract and calibration are those in its side-car.
 
-    Nothing is deserialised, and no driver called, before the files are found to be what was built; then
-    they are compared with the runtime and the GPU.
+    Nothing is deserialised before the files are found to be what was built, for this runtime and GPU.
 
     Args:
         directory: as ``tools/build_engine.py`` writes it.
         make_driver: makes the driver of the engines' flavour.
+        seal: of the only engines that may be loaded; any unless given.
         kernels: where compiled kernels are kept; the user's cache directory unless given.
         say: is told what does not work as well as it might.
 
@@ -41,14 +42,15 @@ def load_engines(
 
     Raises:
         EngineFileError: missing, damaged, or built for another runtime or GPU.
+        ContractError: other engines than the seal's.
         GpuUnavailable: there is no GPU, or no package to use it with.
         BackendError: an engine cannot be loaded.
     """
-    flavour = check_engines(directory).flavour
+    flavour = read_sidecar(directory).flavour
     driver = make_driver(flavour)
     opened = ExitStack()
     try:
-        return _load(directory, flavour, driver, opened, kernels or KernelCache(), say)
+        return _load(directory, flavour, seal, driver, opened, kernels or KernelCache(), say)
     except BaseException:  # an interruption too leaves nothing behind
         with suppress(BackendError):  # the first error counts; a GPU that is lost gives nothing back
             opened.close()
@@ -58,17 +60,17 @@ def load_engines(
 def _load(
     directory: Path,
     flavour: str,
+    seal: str | None,
     driver: Driver,
     opened: ExitStack,
     kernels: Kernels,
     say: Callable[[str], None],
 ) -> Model:
     opened.callback(_called, driver.close)
-    try:
-        device = driver.open()
-    except DriverError as error:
-        raise GpuUnavailable(f"no GPU can be used ({error})") from error
-    engines = read_engines(directory, Runtime(flavour, driver.version, device.compute_capability))
+    compute_capability = _called(driver.open)
+    engines = read_engines(directory, Runtime(flavour, driver.version, compute_capability))
+    if seal is not None and engines.sidecar.seal != seal:
+        raise ContractError(f"{directory}: the engines were replaced by others meanwhile; start again")
     stream = _called(driver.create_stream)
     opened.callback(_called, lambda: driver.free_stream(stream))
     contract, compiled = engines.sidecar.contract, engines.sidecar.graphs

@@ -17,19 +17,6 @@ Handle: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """A GPU.
-
-    Attributes:
-        name: as its driver has it.
-        compute_capability: such as ``8.6``.
-    """
-
-    name: str
-    compute_capability: str
-
-
-@dataclass(frozen=True, slots=True)
 class EngineTensor:
     """An input or output of an engine.
 
@@ -71,8 +58,15 @@ class Driver(Protocol):
     version: str
     captures_itself: bool
 
-    def open(self) -> Device:
-        """Take the first GPU and make its context current in this thread."""
+    def open(self) -> str:
+        """Take the first GPU and make its context current in this thread.
+
+        Returns:
+            its compute capability, such as ``8.6``.
+
+        Raises:
+            GpuUnavailable: there is none; DriverError, as all calls: there is one, and it refuses.
+        """
         ...
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 
-from avff.engine.backend import Backend, BackendFactory, Tensors
+from avff.engine.backend import Backend, BackendFactory, Tensors, size_of
 from avff.engine.backends.onnx_guard import refuse_external_data
 from avff.engine.contract import GraphSpec
 from avff.engine.errors import BackendError
@@ -54,6 +54,7 @@ class OrtBackend:
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run a batch; see :class:`avff.engine.backend.Backend`."""
+        size_of(self._spec.file, self._spec.inputs, inputs)
         try:
             values = self._session.run(self._outputs, dict(inputs))
         except Exception as error:  # see above: an engine failure must never become a score

@@ -20,8 +20,10 @@ from avff.engine.errors import ContractError, EngineFileError
 
 SIDECAR_FILE = "engine.json"
 FORMAT = 1
+FLAVOURS = ("rtx", "tensorrt")
 PRECISIONS = ("fp16", "fp32")
 _SEAL = re.compile(rb',\n "seal": "([0-9a-f]{64})"\n\}\n\Z')
+_VERSION = re.compile(r"[0-9A-Za-z.+_-]{1,40}")
 _CAPABILITY = re.compile(r"([0-9]{1,2})\.([0-9])")
 
 
@@ -66,7 +68,8 @@ class Sidecar:
         precision: ``fp16`` (mixed) or ``fp32``.
         graphs: by the names of the contract.
         contract: of the model, with its calibration.
-        parity: the gate's report as JSON; None where there was nothing to compare, in FP32.
+        parity: the gate's reports as JSON, ``export`` and ``fp16``; None where there was nothing to compare,
+            in FP32.
     """
 
     flavour: str
@@ -77,17 +80,24 @@ class Sidecar:
     contract: Contract
     parity: Mapping[str, Any] | None
 
+    @property
+    def seal(self) -> str:
+        """SHA-256 of all that is known of the engines, with their own hashes: the same for the same bytes."""
+        return hashlib.sha256(self._body()).hexdigest()
+
     def to_bytes(self) -> bytes:
         """Return the file: JSON with the seal as its last key."""
-        raw = {**asdict(self), "format": FORMAT, "contract": json.loads(self.contract.to_json())}
-        body = json.dumps(raw, indent=1, allow_nan=False).encode().removesuffix(b"\n}")
-        return body + b',\n "seal": "' + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
+        return self._body() + b',\n "seal": "' + self.seal.encode() + b'"\n}\n'
 
     def runs_on(self, compute_capability: str) -> bool:
         """Return whether a GPU of this compute capability is one of those it was built for."""
         found = capability(compute_capability)
         named = {own: capability(own.removesuffix("+")) for own in self.compute_capabilities}
         return any(found == one or (own.endswith("+") and found > one) for own, one in named.items())
+
+    def _body(self) -> bytes:
+        raw = {**asdict(self), "format": FORMAT, "contract": json.loads(self.contract.to_json())}
+        return json.dumps(raw, indent=1, allow_nan=False).encode().removesuffix(b"\n}")
 
 
 def capability(text: str) -> tuple[int, int]:
@@ -118,12 +128,14 @@ def parse_sidecar(content: bytes) -> Sidecar:
         raw = json.loads(content)
         if raw["format"] != FORMAT:
             raise EngineFileError(f"has format {raw['format']}, this program reads {FORMAT}")
-        return _sidecar(raw)
+        sidecar = _sidecar(raw)
+        sidecar.to_bytes()  # infinity and the like could be read, but not be sealed again
+        return sidecar
     except EngineFileError:
         raise
     except ContractError as error:
         raise EngineFileError(str(error)) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise EngineFileError(f"is no side-car ({type(error).__name__}: {error})") from error
 
 
@@ -139,9 +151,16 @@ def _sidecar(raw: dict[str, Any]) -> Sidecar:
     for text in capabilities:
         capability(text.removesuffix("+"))
     flavour, version, precision = (str(raw[name]) for name in ("flavour", "version", "precision"))
+    if flavour not in FLAVOURS:
+        raise ValueError(f"flavour is {flavour!r}")
+    if not _VERSION.fullmatch(version):
+        raise ValueError(f"version is {version!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}")
-    return Sidecar(flavour, version, capabilities, precision, graphs, contract, raw["parity"])
+    parity = raw["parity"]
+    if precision == "fp16" and not isinstance(parity.get("fp16") if isinstance(parity, dict) else None, dict):
+        raise ValueError("there is no report of a comparison of its FP16 with FP32")
+    return Sidecar(flavour, version, capabilities, precision, graphs, contract, parity)
 
 
 def _compiled(raw: dict[str, Any]) -> CompiledGraph:

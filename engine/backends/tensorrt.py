@@ -16,11 +16,11 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from avff.engine.backend import Tensors
+from avff.engine.backend import Tensors, size_of
 from avff.engine.backends.gpu import Driver, DriverError, EngineTensor, Handle
 from avff.engine.backends.sidecar import CompiledGraph, Profile
-from avff.engine.contract import GraphSpec, TensorSpec, check_tensors
-from avff.engine.errors import BackendError, ContractError
+from avff.engine.contract import GraphSpec, TensorSpec
+from avff.engine.errors import BackendError
 from avff.engine.media import Float32
 
 BUCKETS = (1, 4, 8, 16, 32)
@@ -31,8 +31,8 @@ T = TypeVar("T")
 class Kernels(Protocol):
     """Where kernels that were compiled at load are kept: :class:`avff.engine.backends.kernel_cache`."""
 
-    def read(self, engine: str) -> bytes | None:
-        """Return what was kept for an engine, by its SHA-256."""
+    def take(self, engine: str) -> bytes | None:
+        """Return what was kept for an engine, by its SHA-256, and keep it no longer."""
         ...
 
     def keep(self, engine: str, kernels: bytes) -> None:
@@ -117,7 +117,7 @@ class TensorRtBackend:
     def infer(self, inputs: Tensors) -> Tensors:
         """Run a batch of any size; see :class:`avff.engine.backend.Backend`."""
         self._check_thread()
-        count = self._checked(inputs)
+        count = size_of(self._file, self._spec.inputs, inputs)
         outputs = {t.name: np.empty((count, *t.shape), np.float32) for t in self._spec.outputs}
         try:
             for start in range(0, count, self._buckets[-1]):
@@ -140,13 +140,14 @@ class TensorRtBackend:
             raise self._failed(unfreed) from unfreed
 
     def _load(self, content: bytes, compiled: CompiledGraph, kernels: Kernels) -> None:
-        kept = kernels.read(compiled.sha256)
+        # Kernels that crash the runtime are gone by then; those that do not are kept again.
+        kept = kernels.take(compiled.sha256)
         engine = self._own(self._driver.deserialize(content, kept), self._driver.free_engine)
         self._check(self._driver.tensors(engine), compiled.profile)
         self._inputs = {t.name: self._buffer(t) for t in self._spec.inputs}
         self._outputs = {t.name: self._buffer(t) for t in self._spec.outputs}
         self._runs = [self._prepare(engine, bucket) for bucket in self._buckets]
-        self._keep(engine, compiled.sha256, kernels, kept)
+        self._keep(engine, compiled.sha256, kernels)
 
     def _buffer(self, tensor: TensorSpec) -> _Buffer:
         host = self._driver.allocate_host((self._buckets[-1], *tensor.shape))
@@ -163,8 +164,9 @@ class TensorRtBackend:
         for name, buffer in {**self._inputs, **self._outputs}.items():
             self._driver.set_address(context, name, buffer.device)
         run = _Run(bucket, context)
-        self._issue(run)
-        self._driver.synchronize(self._stream)
+        for _ in range(2 if self._driver.captures_itself else 1):  # the first settles, the second captures
+            self._issue(run)
+            self._driver.synchronize(self._stream)
         if not self._driver.captures_itself and self._driver.can_capture(context, self._stream):
             run.graph = self._capture(run)
         return run
@@ -185,12 +187,12 @@ class TensorRtBackend:
             self._driver.synchronize(self._stream)
             return None
 
-    def _keep(self, engine: Handle, sha256: str, kernels: Kernels, kept: bytes | None) -> None:
+    def _keep(self, engine: Handle, sha256: str, kernels: Kernels) -> None:
         try:
             compiled = self._driver.kernels(engine)
         except DriverError:
             return  # they only save time
-        if compiled is not None and compiled != kept:
+        if compiled is not None:
             kernels.keep(sha256, compiled)
 
     def _issue(self, run: _Run) -> None:
@@ -205,7 +207,6 @@ class TensorRtBackend:
         run = next(run for run in self._runs if run.bucket >= size)
         for name, buffer in self._inputs.items():
             buffer.host[:size] = inputs[name][start:stop]
-            buffer.host[size : run.bucket] = 0
         if run.graph is None:
             self._issue(run)
         else:
@@ -213,17 +214,6 @@ class TensorRtBackend:
         self._driver.synchronize(self._stream)
         for name, buffer in self._outputs.items():
             outputs[name][start:stop] = buffer.host[:size]
-
-    def _checked(self, inputs: Tensors) -> int:
-        """Check a batch and return its size: a wrong one would read beyond a buffer."""
-        try:
-            check_tensors(self._file, self._spec.inputs, inputs)
-        except ContractError as error:
-            raise BackendError(str(error)) from error
-        sizes = {len(values) for values in inputs.values()}
-        if len(sizes) != 1:
-            raise BackendError(f"{self._file}: got batches of {sorted(sizes)} in one call")
-        return sizes.pop()
 
     def _check(self, found: Sequence[EngineTensor], profile: Profile) -> None:
         """Check that the engine is what contract and side-car say, or it would be fed by guesswork."""

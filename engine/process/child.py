@@ -1,5 +1,7 @@
 """The process that runs compiled engines: ``python -P -m avff.engine.process.child``.
 
+It runs those whose seal it is told and no others: scores must not change with a process that is started anew.
+
 It is started by :mod:`avff.engine.process.supervisor`, in one of two ways.  ``try`` loads the engines of a
 folder, runs them once, frees them and ends: whatever that does, it does to nobody else.  ``serve`` loads them
 and answers requests until the connection ends, or until the first error: a GPU that failed once is not to
@@ -21,7 +23,7 @@ from avff.engine.backends.engine_loader import load_engines
 from avff.engine.backends.gpu import Driver, MakeDriver
 from avff.engine.errors import BackendError, ContractError, EngineError, EngineFileError, GpuUnavailable
 from avff.engine.model import Model
-from avff.engine.process.wire import WireError, fingerprint, receive, send, tensors_at
+from avff.engine.process.wire import WireError, receive, send, tensors_at
 
 REFUSALS: dict[str, type[EngineError]] = {
     "file": EngineFileError,
@@ -38,40 +40,42 @@ def main(arguments: Sequence[str], make_driver: MakeDriver | None = None) -> int
     """Run the process.
 
     Args:
-        arguments: ``try`` or ``serve``, the folder, and the descriptors of connection and memory.
+        arguments: ``try`` or ``serve``, the folder, the seal of the engines in it, the process that started
+            this one, and the descriptors of the connection and, to serve, of the memory.
         make_driver: makes the driver of a flavour; CUDA's unless given.
     """
-    mode, directory, *descriptors = arguments
-    _belong_to_parent()
+    mode, directory, seal, parent, *descriptors = arguments
+    if not _belong_to(int(parent)):
+        return 1
     connection = Connection(int(descriptors[0]))
     try:
         if mode == "try":
-            _try(Path(directory), connection, make_driver or _cuda)
+            _try(Path(directory), seal, connection, make_driver or _cuda)
         else:
-            _serve(Path(directory), connection, int(descriptors[1]), make_driver or _cuda)
+            _serve(Path(directory), seal, connection, int(descriptors[1]), make_driver or _cuda)
     except WireError:
         return 1  # nobody is there to be told
     return 0
 
 
-def _try(directory: Path, connection: Connection, make_driver: MakeDriver) -> None:
+def _try(directory: Path, seal: str, connection: Connection, make_driver: MakeDriver) -> None:
     notes: list[str] = []
     try:
-        model = load_engines(directory, make_driver, say=notes.append)
+        model = load_engines(directory, make_driver, seal=seal, say=notes.append)
         model.close()
     except EngineError as error:
         send(connection, _refusal(error))
         return
-    send(connection, {"ready": fingerprint(model.contract), "notes": notes})
+    send(connection, {"ready": True, "notes": notes})
 
 
-def _serve(directory: Path, connection: Connection, memory: int, make_driver: MakeDriver) -> None:
+def _serve(directory: Path, seal: str, connection: Connection, memory: int, make_driver: MakeDriver) -> None:
     try:
-        model = load_engines(directory, make_driver)
+        model = load_engines(directory, make_driver, seal=seal)
     except EngineError as error:
         send(connection, _refusal(error))
         return
-    send(connection, {"ready": fingerprint(model.contract)})
+    send(connection, {"ready": True})
     shared = mmap.mmap(memory, 0)
     while _answer(model, shared, connection):
         pass
@@ -94,7 +98,7 @@ def _answer(model: Model, shared: mmap.mmap, connection: Connection) -> bool:
         return False
     for name, values in answers.items():
         outputs[name][:] = values
-    send(connection, {"done": graph})
+    send(connection, {"done": request["number"]})
     return True
 
 
@@ -103,12 +107,17 @@ def _refusal(error: EngineError) -> dict[str, str]:
     return {"refused": kind, "error": str(error)}
 
 
-def _belong_to_parent() -> None:
-    """End when the daemon does, and not before: a signal to both is the daemon's to handle."""
+def _belong_to(parent: int) -> bool:
+    """End when the daemon does, and not before: a signal to both is the daemon's to handle.
+
+    Returns:
+        whether it is still there.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     # Even where a call to the GPU never returns, so that the end of the connection is not seen.
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    return os.getppid() == parent  # one that ended before that call sends no signal any more
 
 
 def _cuda(flavour: str) -> Driver:

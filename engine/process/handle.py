@@ -7,8 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 
 import avff
@@ -19,8 +22,9 @@ from avff.engine.process.wire import Message, receive, send
 COMMAND = (sys.executable, "-P", "-m", "avff.engine.process.child")
 _END_S = 5.0
 """Longest wait for a process that was killed; one that hangs in a driver of the kernel is left."""
+_POLL_S = 0.02
 _PIPE = 65_536
-"""Bytes that a pipe holds."""
+"""Bytes that a pipe holds; as many of the last words are kept."""
 
 
 class ChildProcess:
@@ -29,6 +33,7 @@ class ChildProcess:
     Args:
         mode: ``try`` or ``serve``.
         directory: folder of the engines.
+        seal: of the engines, the only ones that it may load.
         memory: descriptor of the shared memory, if it serves.
         command: what is started.
 
@@ -37,32 +42,41 @@ class ChildProcess:
     """
 
     def __init__(
-        self, mode: str, directory: Path, memory: int | None = None, *, command: Sequence[str] = COMMAND
+        self,
+        mode: str,
+        directory: Path,
+        seal: str,
+        memory: int | None = None,
+        *,
+        command: Sequence[str] = COMMAND,
     ) -> None:
-        ours, theirs = socket.socketpair()
-        self._errors, writing = os.pipe()
-        # What it has to say is kept by the pipe; a pipe that is full must not stop it.
-        os.set_blocking(writing, False)
-        os.set_blocking(self._errors, False)
-        passed = [theirs.fileno()] + ([] if memory is None else [memory])
-        try:
-            self._process = subprocess.Popen(
-                [*command, mode, str(directory), *map(str, passed)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=writing,
-                pass_fds=passed,
-                start_new_session=True,  # Ctrl-C is the daemon's
-                env=_environment(),
-            )
-        except OSError as error:
-            ours.close()
-            os.close(self._errors)
-            raise BackendError(f"the engine's process cannot be started ({error.strerror})") from error
-        finally:
-            theirs.close()
-            os.close(writing)
-        self._connection = Connection(ours.detach())
+        self._said = b""
+        self._ending: str | None = None
+        with ExitStack() as theirs, ExitStack() as ours:
+            try:
+                near, far = socket.socketpair()
+                ours.enter_context(near)
+                theirs.enter_context(far)
+                self._errors, writing = os.pipe()
+                ours.callback(os.close, self._errors)
+                theirs.callback(os.close, writing)
+                # A pipe that is full must not stop the process.
+                os.set_blocking(writing, False)
+                os.set_blocking(self._errors, False)
+                passed = [far.fileno()] + ([] if memory is None else [memory])
+                self._process = subprocess.Popen(
+                    [*command, mode, str(directory), seal, str(os.getpid()), *map(str, passed)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=writing,
+                    pass_fds=passed,
+                    start_new_session=True,  # Ctrl-C is the daemon's
+                    env=_environment(),
+                )
+            except OSError as error:
+                raise BackendError(f"the engine's process cannot be started ({error.strerror})") from error
+            self._connection = Connection(near.detach())
+            ours.pop_all()
 
     def send(self, message: Message) -> None:
         """Send a message.
@@ -78,37 +92,54 @@ class ChildProcess:
         Raises:
             WireError: the process is gone.
         """
-        return receive(self._connection, timeout_s)
+        until_s = time.monotonic() + timeout_s
+        awaited: list[Connection | int] = [self._connection, self._errors]
+        while True:
+            ready = wait_for(awaited, max(0.0, until_s - time.monotonic()))
+            if self._errors in ready and not self._listen():
+                awaited.remove(self._errors)
+            if self._connection in ready or time.monotonic() >= until_s:
+                return receive(self._connection, 0.0)
 
     def close(self, grace_s: float = 0.0) -> str:
-        """End the process, by force after a while, and return in words how it ended.
+        """End the process, by force after a while, and return in words how it ended; twice is once.
 
         Args:
             grace_s: how long it may take to end by itself, now that nobody speaks to it.
         """
-        self._connection.close()
-        killed = False
-        try:
-            self._process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            killed = True
-            self._process.kill()
-        try:
-            code: int | None = self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            code = None
-        said = self._said()
-        return _ending(None if killed else code) + (f" ({said})" if said else "")
+        if self._ending is None:
+            self._connection.close()
+            if self._wait(grace_s) is None:
+                self._process.kill()
+            self._ending = _ending(self._wait(_END_S))
+            self._listen()
+            os.close(self._errors)
+            said = _last_line(self._said)
+            self._ending += f" ({said})" if said else ""
+        return self._ending
 
-    def _said(self) -> str:
-        """Return the last line that it wrote to stderr: of a traceback, the error."""
+    def _wait(self, longest_s: float) -> int | None:
+        """Wait for its end, and listen meanwhile; return its code, or None if it goes on."""
+        until_s = time.monotonic() + longest_s
+        while (code := self._process.poll()) is None and time.monotonic() < until_s:
+            if wait_for([self._errors], _POLL_S) and not self._listen():
+                time.sleep(_POLL_S)
+        return code
+
+    def _listen(self) -> bool:
+        """Take in what it wrote to stderr, so that there is room for its last words; False at the end."""
         try:
             text = os.read(self._errors, _PIPE)
         except BlockingIOError:
-            text = b""
-        os.close(self._errors)
-        lines = text.decode(errors="replace").split("\n")
-        return next((" ".join(line.split())[:200] for line in reversed(lines) if line.strip()), "")
+            return True
+        self._said = (self._said + text)[-_PIPE:]
+        return bool(text)
+
+
+def _last_line(text: bytes) -> str:
+    """Return the last line that is not blank: of a traceback, the error."""
+    lines = text.decode(errors="replace").split("\n")
+    return next((" ".join(line.split())[:200] for line in reversed(lines) if line.strip()), "")
 
 
 def _environment() -> dict[str, str]:
@@ -119,7 +150,10 @@ def _environment() -> dict[str, str]:
 
 def _ending(code: int | None) -> str:
     if code is None:
+        return "could not be ended"
+    if code == -signal.SIGKILL:
         return "was killed"
     if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        names = {number.value: number.name for number in signal.Signals}
+        return f"was ended by {names.get(-code, f'signal {-code}')}"
     return f"ended with code {code}"

@@ -11,7 +11,7 @@ class RestartPolicy:
 
     Attributes:
         most: breakdowns that are followed by a new start; one more is the end.
-        within_s: how long a breakdown counts, if there was work done after it.
+        within_s: how long a breakdown counts, in time that processes were at work after it.
         first_s: from the first breakdown to the new start; each further one doubles it.
         longest_s: but never more than this.
     """
@@ -32,30 +32,32 @@ class Restarts:
 
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     _failed_s: list[float] = field(default_factory=list)
-    _worked: bool = False
+    """By a clock that runs only while a process is at work: starts and pauses excuse nothing."""
+    _worked_s: float = 0.0
+    _since_s: float = 0.0
 
     @property
     def count(self) -> int:
         """Breakdowns that count at present."""
         return len(self._failed_s)
 
-    def worked(self) -> None:
-        """Note that the process did some work: breakdowns before may be forgotten in time."""
-        self._worked = True
+    def started(self, now_s: float) -> None:
+        """Note that a process is ready; ``now_s`` is the monotonic clock, in s, as everywhere here."""
+        self._since_s = now_s
+
+    def worked(self, now_s: float) -> None:
+        """Note that the process has worked until now: breakdowns before may be forgotten in time."""
+        self._worked_s += now_s - self._since_s
+        self._since_s = now_s
 
     def failed(self, now_s: float) -> float | None:
         """Note a breakdown.
 
-        Args:
-            now_s: monotonic clock, in s.
-
         Returns:
             when to start again, on the same clock; None to give up.
         """
-        if self._worked:
-            self._failed_s = [at for at in self._failed_s if now_s - at < self.policy.within_s]
-        self._worked = False
-        self._failed_s.append(now_s)
+        self._failed_s = [at for at in self._failed_s if self._worked_s - at < self.policy.within_s]
+        self._failed_s.append(self._worked_s)
         if self.count > self.policy.most:
             return None
         return now_s + min(self.policy.longest_s, self.policy.first_s * 2.0 ** (self.count - 1))

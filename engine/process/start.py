@@ -8,21 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from avff.engine.backend import Backend, Tensors
+from avff.engine.backend import Backend, Tensors, size_of
 from avff.engine.backends.engine_file import check_engines
 from avff.engine.contract import GraphSpec
 from avff.engine.errors import BackendError, GpuUnavailable
 from avff.engine.media import Float32
 from avff.engine.model import Model
 from avff.engine.process.handle import COMMAND, ChildProcess
-from avff.engine.process.supervisor import GRACE_S, EngineProcess, Limits, Say, refuse
+from avff.engine.process.supervisor import GRACE_S, Ask, EngineProcess, Limits, Say, refuse
 from avff.engine.process.wire import MAX_ITEMS, WireError
+
+LIVE_ANSWER_S = 1.0
+"""Of live streams: what comes while a call hangs is dropped, and a batch takes milliseconds."""
 
 
 def start_engines(
     directory: Path,
     *,
-    patient: bool = False,
+    patient: Ask = lambda: False,
     say: Say = lambda line: None,
     command: Sequence[str] = COMMAND,
     limits: Limits | None = None,
@@ -33,40 +36,41 @@ def start_engines(
 
     Args:
         directory: as ``tools/build_engine.py`` writes it.
-        patient: whether calls wait while the process is started again.
+        patient: is asked whether calls wait while the process is started again.
         say: is told, in one line each, of breakdowns and of what does not work as well as it might.
         command: that starts a process.
-        limits: how long to wait for it.
+        limits: how long to wait for it; for an answer ``LIVE_ANSWER_S`` unless calls can wait.
 
     Raises:
         EngineFileError: missing, damaged, or built for another runtime or GPU.
+        ContractError: other engines were put in their place meanwhile.
         GpuUnavailable: there is no GPU, or no package to use it with.
         BackendError: an engine cannot be loaded; a crash is one of the reasons.
     """
     if sys.platform != "linux":
         raise GpuUnavailable("compiled engines are run on Linux only")
-    limits = limits or Limits()
-    contract = check_engines(directory).contract
-    for note in try_engines(directory, limits, command=command):
+    limits = limits or (Limits() if patient() else Limits(answer_s=LIVE_ANSWER_S))
+    sidecar = check_engines(directory)
+    for note in try_engines(directory, sidecar.seal, limits, command=command):
         say(note)
-    process = EngineProcess(directory, contract, patient=patient, say=say, command=command, limits=limits)
+    process = EngineProcess(directory, sidecar, patient=patient, say=say, command=command, limits=limits)
     process.start()
     backends: Mapping[str, Backend] = {
-        name: RemoteBackend(process, name, spec) for name, spec in contract.graphs.items()
+        name: RemoteBackend(process, name, spec) for name, spec in sidecar.contract.graphs.items()
     }
-    return Model(contract, backends, release=process.close)
+    return Model(sidecar.contract, backends, release=process.close)
 
 
-def try_engines(directory: Path, limits: Limits, *, command: Sequence[str] = COMMAND) -> list[str]:
-    """Load and run the engines of a folder in a process that is thrown away.
+def try_engines(directory: Path, seal: str, limits: Limits, *, command: Sequence[str] = COMMAND) -> list[str]:
+    """Load and run the engines of a folder, those with this seal, in a process that is thrown away.
 
     Returns:
         what does not work as well as it might, a line each.
 
     Raises:
-        EngineFileError, GpuUnavailable, BackendError: as for :func:`start_engines`.
+        EngineFileError, ContractError, GpuUnavailable, BackendError: as for :func:`start_engines`.
     """
-    child = ChildProcess("try", directory, command=command)
+    child = ChildProcess("try", directory, seal, command=command)
     message = None
     try:
         message = child.receive(limits.start_s)
@@ -96,13 +100,13 @@ class RemoteBackend:
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run a batch of any size; see :class:`avff.engine.backend.Backend`."""
-        count = len(next(iter(inputs.values())))
+        count = size_of(self._graph, self._spec.inputs, inputs)
         outputs: dict[str, Float32] = {
             t.name: np.empty((count, *t.shape), np.float32) for t in self._spec.outputs
         }
         for start in range(0, count, MAX_ITEMS):
             part = {name: values[start : start + MAX_ITEMS] for name, values in inputs.items()}
-            size = len(next(iter(part.values())))
+            size = min(MAX_ITEMS, count - start)
             for name, values in self._process.run(self._graph, part, size).items():
                 outputs[name][start : start + size] = values
         return outputs

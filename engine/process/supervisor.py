@@ -8,8 +8,6 @@ with files, they wait instead, and the call in which it happened is made again.
 
 from __future__ import annotations
 
-import mmap
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,19 +15,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from avff.engine.backend import Tensors
-from avff.engine.contract import Contract
-from avff.engine.errors import BackendDown, BackendError, ContractError, EngineError
+from avff.engine.backends.sidecar import Sidecar
+from avff.engine.errors import BackendDown, BackendError, EngineError, EngineFileError
 from avff.engine.process.child import REFUSALS
-from avff.engine.process.handle import COMMAND, ChildProcess
+from avff.engine.process.handle import COMMAND
 from avff.engine.process.restarts import RestartPolicy, Restarts
-from avff.engine.process.wire import (
-    Message,
-    Views,
-    WireError,
-    fingerprint,
-    shared_memory,
-    tensors_at,
-)
+from avff.engine.process.serving import ServingProcess
+from avff.engine.process.wire import Message, WireError
 
 _POLL_S = 0.02
 GRACE_S = 1.0
@@ -37,6 +29,7 @@ GRACE_S = 1.0
 _LEAVE_S = 0.5
 """For a process that is no longer needed; a thread that ends has a second."""
 Say = Callable[[str], None]
+Ask = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +52,8 @@ class EngineProcess:
 
     Args:
         directory: folder of the engines.
-        contract: of their model.
-        patient: whether calls wait while the process is started again.
+        sidecar: what they must be, now and after every new start.
+        patient: is asked whether calls wait while the process is started again; what it says may change.
         say: is told of breakdowns.
         command: that starts a process.
         limits: how long to wait for it.
@@ -69,19 +62,18 @@ class EngineProcess:
     def __init__(
         self,
         directory: Path,
-        contract: Contract,
+        sidecar: Sidecar,
         *,
-        patient: bool,
+        patient: Ask,
         say: Say,
         command: Sequence[str] = COMMAND,
         limits: Limits | None = None,
     ) -> None:
-        self._directory, self._contract = directory, contract
+        self._directory, self._sidecar = directory, sidecar
         self._patient, self._say, self._command = patient, say, command
         self._limits = limits or Limits()
         self._restarts = Restarts(self._limits.restarts)
-        self._memory: mmap.mmap | None = None
-        self._child: ChildProcess | None = None
+        self._child: ServingProcess | None = None
         self._ready = False
         self._since_s = 0.0
         self._given_up: str | None = None
@@ -90,7 +82,8 @@ class EngineProcess:
         """Start the process and wait until it is ready.
 
         Raises:
-            EngineFileError, GpuUnavailable, BackendError: it does not get ready; it is not tried again.
+            EngineFileError, ContractError, GpuUnavailable, BackendError: it does not get ready; it is not
+                tried again.
         """
         try:
             self._child = self._spawn()
@@ -115,7 +108,7 @@ class EngineProcess:
             try:
                 return self._ask(self._running(), graph, inputs, count)
             except BackendDown:
-                if not self._patient:
+                if not self._patient():
                     raise
                 time.sleep(_POLL_S)
 
@@ -124,10 +117,9 @@ class EngineProcess:
         if self._child is not None:
             self._child.close(_LEAVE_S)
             self._child = None
-        self._memory = None
         self._given_up = self._given_up or "the engine was closed"
 
-    def _running(self) -> ChildProcess:
+    def _running(self) -> ServingProcess:
         """Return the process if it is ready; take the next step towards that otherwise, without waiting."""
         if self._given_up is not None:
             raise BackendError(self._given_up)
@@ -143,7 +135,7 @@ class EngineProcess:
             self._await(self._child)
         return self._child
 
-    def _await(self, child: ChildProcess) -> None:
+    def _await(self, child: ServingProcess) -> None:
         """Take note of a process that has got ready."""
         try:
             message = child.receive(0.0)
@@ -155,14 +147,14 @@ class EngineProcess:
             raise BackendDown("the engine's process is starting")
         try:
             self._welcome(message)
-        except BackendError as error:
+        except (BackendError, EngineFileError) as error:  # a disk too may fail for a while
             self._end(GRACE_S)
             self._plan(str(error))
-        except EngineError as error:  # other files than before: starting again would not help
+        except EngineError as error:  # other engines than before: starting again would not help
             self._give_up(str(error))
         self._say("the engine runs again")
 
-    def _first_of(self, child: ChildProcess) -> Message | None:
+    def _first_of(self, child: ServingProcess) -> Message | None:
         """Return the first message of a process: empty if it broke off, None if it takes too long."""
         try:
             return child.receive(self._limits.start_s)
@@ -172,37 +164,24 @@ class EngineProcess:
     def _welcome(self, message: Message) -> None:
         """Take what a process says once it has loaded the engines, or has not."""
         refuse(message)
-        if message.get("ready") != fingerprint(self._contract):
-            raise ContractError(f"{self._directory}: the engines are of another model than a moment ago")
         self._ready = True
+        self._restarts.started(time.monotonic())
 
-    def _ask(self, child: ChildProcess, graph: str, inputs: Tensors, count: int) -> Tensors:
-        self._write(graph, inputs, count)
+    def _ask(self, child: ServingProcess, graph: str, inputs: Tensors, count: int) -> Tensors:
         try:
-            child.send({"graph": graph, "count": count})
-            reply = child.receive(self._limits.answer_s)
+            reply = child.ask(graph, inputs, count, self._limits.answer_s)
         except WireError:
             self._broke("the engine's process broke off", GRACE_S)
+        except BaseException:  # an interruption: this answer must not be there when the next one is awaited
+            self._end(0.0)
+            raise
         if reply is None:
             self._broke(f"the engine gave no answer within {self._limits.answer_s:g} s")
-        if reply.get("done") != graph:
+        if reply.get("done") != child.asked:
             self._end(GRACE_S)
-            self._plan(f"the engine failed: {reply.get('failed', 'an answer of another kind')}")
-        self._restarts.worked()
-        return self._read(graph, count)
-
-    def _write(self, graph: str, inputs: Tensors, count: int) -> None:
-        given, _ = self._tensors(graph, count)
-        for name, values in inputs.items():
-            given[name][:] = values
-
-    def _read(self, graph: str, count: int) -> Tensors:
-        _, made = self._tensors(graph, count)
-        return {name: values.copy() for name, values in made.items()}
-
-    def _tensors(self, graph: str, count: int) -> tuple[Views, Views]:
-        assert self._memory is not None, "it came with the process"
-        return tensors_at(self._memory, self._contract.graphs[graph], count)
+            self._plan(f"the engine failed: {reply.get('failed', 'an answer to something else')}")
+        self._restarts.worked(time.monotonic())
+        return child.outputs(graph, count)
 
     def _broke(self, why: str, grace_s: float = 0.0) -> NoReturn:
         """End the process, and start another one later, or give up."""
@@ -230,22 +209,8 @@ class EngineProcess:
         self._given_up = why
         raise BackendError(why)
 
-    def _spawn(self) -> ChildProcess:
-        """Start a process with memory of its own.
-
-        One that could not be ended, within a driver of the kernel, may still write: not into ours.
-        """
-        try:
-            descriptor = shared_memory(self._contract)
-        except OSError as error:
-            raise BackendError(f"no memory to share with the engine's process ({error.strerror})") from error
-        try:
-            memory = mmap.mmap(descriptor, 0)
-            child = ChildProcess("serve", self._directory, descriptor, command=self._command)
-        finally:
-            os.close(descriptor)
-        self._memory = memory
-        return child
+    def _spawn(self) -> ServingProcess:
+        return ServingProcess(self._directory, self._sidecar, command=self._command)
 
 
 def refuse(message: Message) -> None:

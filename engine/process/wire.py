@@ -6,7 +6,6 @@ how many items, or what went wrong.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import mmap
@@ -36,9 +35,16 @@ def shared_memory(contract: Contract) -> int:
     """Return a file descriptor of anonymous memory that holds one request to any graph.
 
     It has no name and no place in a file system: it ends with the last process that has it.
+
+    Raises:
+        OSError: there is no room for it, now: a write to memory that was only promised may kill later.
     """
     number = os.memfd_create("avff-engine")
-    os.ftruncate(number, memory_size(contract))
+    try:
+        os.posix_fallocate(number, 0, memory_size(contract))
+    except OSError:
+        os.close(number)
+        raise
     return number
 
 
@@ -74,11 +80,6 @@ def tensors_at(memory: mmap.mmap, graph: GraphSpec, count: int) -> tuple[Views, 
             at += _padded(tensor, count)
         sides.append(views)
     return sides[0], sides[1]
-
-
-def fingerprint(contract: Contract) -> str:
-    """Return what both processes compare: a hash of all that the memory's layout follows from, and more."""
-    return hashlib.sha256(contract.to_json().encode()).hexdigest()
 
 
 def send(connection: Connection, message: Message) -> None:

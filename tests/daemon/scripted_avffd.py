@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 
 import av  # noqa: F401 - before OpenCV, as in the program itself (sources/screen.py says why)
 
@@ -22,7 +23,7 @@ def _make_frontend(source: Source) -> SlicesFromMedia:
     return ScriptedFrontend()
 
 
-def _load_engine(config: DaemonConfig, *, patient: bool) -> LoadedEngine:
+def _load_engine(config: DaemonConfig, *, patient: Callable[[], bool]) -> LoadedEngine:
     if os.environ.get("SCRIPTED_ENGINE") == "stuck":
         return loaded(ScriptedPredictor(delay_s=60.0))
     if os.environ.get("SCRIPTED_ENGINE") == "loading":

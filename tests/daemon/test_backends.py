@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,15 @@ class RecordingStart:
         self.asked: list[tuple[Path, bool]] = []
         self._error = error
 
-    def __call__(self, directory: Path, *, patient: bool, say: object) -> Model:
-        self.asked.append((directory, patient))
+    def __call__(self, directory: Path, *, patient: Callable[[], bool], say: object) -> Model:
+        self.asked.append((directory, patient()))
         if self._error is not None:
             raise self._error
         return self.model
+
+
+def _always() -> bool:
+    return True
 
 
 def _config(**engine: Any) -> DaemonConfig:
@@ -76,7 +81,7 @@ def test_without_engines_auto_is_the_cpu(
     monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ) -> None:
     start = _start(monkeypatch)
-    _, backend = load_by_choice(_config(), patient=True)
+    _, backend = load_by_choice(_config(), patient=_always)
     assert (backend, start.asked) == ("onnx", [])
     assert said.messages == [
         "engine: ONNX Runtime on the CPU, as no folder of TensorRT engines is given (engine.directory)"
@@ -88,7 +93,7 @@ def test_with_engines_that_fit_auto_is_the_gpu(
     patient: bool, directory: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ) -> None:
     start = _start(monkeypatch)
-    assert load_by_choice(_config(directory=directory), patient=patient) == (start.model, "tensorrt")
+    assert load_by_choice(_config(directory=directory), patient=lambda: patient) == (start.model, "tensorrt")
     assert start.asked == [(directory, patient)]
     assert said.messages == [f"engine: TensorRT, as the engines in {directory} fit this machine"]
 
@@ -98,7 +103,7 @@ def test_without_a_gpu_auto_is_the_cpu_and_says_why(
     words: str, directory: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ) -> None:
     _start(monkeypatch, GpuUnavailable(words))
-    model, backend = load_by_choice(_config(directory=directory), patient=True)
+    model, backend = load_by_choice(_config(directory=directory), patient=_always)
     assert backend == "onnx"
     assert said.messages == [
         f"engine: ONNX Runtime on the CPU with {model.name}, as TensorRT cannot be used: {words}"
@@ -123,10 +128,10 @@ def test_engines_that_cannot_be_used_are_an_error_unless_fallback_is_allowed(
     """Never silently; where it is allowed, the reason is a warning."""
     _start(monkeypatch, error)
     with pytest.raises(type(error), match=str(error)):
-        load_by_choice(_config(directory=directory, backend=backend), patient=True)
+        load_by_choice(_config(directory=directory, backend=backend), patient=_always)
     assert said.messages == []
     config = _config(directory=directory, backend=backend, allow_fallback=True)
-    assert load_by_choice(config, patient=True)[1] == "onnx"
+    assert load_by_choice(config, patient=_always)[1] == "onnx"
     assert [record.levelname for record in said.records] == ["WARNING"]
     assert said.messages[0].endswith(f"as TensorRT cannot be used: {error}")
 
@@ -135,7 +140,7 @@ def test_onnx_asks_for_no_engines_and_says_nothing(
     directory: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ) -> None:
     start = _start(monkeypatch)
-    assert load_by_choice(_config(directory=directory, backend="onnx"), patient=True)[1] == "onnx"
+    assert load_by_choice(_config(directory=directory, backend="onnx"), patient=_always)[1] == "onnx"
     assert (start.asked, said.messages) == ([], [])
 
 
@@ -146,17 +151,21 @@ def test_falling_back_never_changes_the_model(
     write_onnx_engines(tmp_path, most=MOST, name="other")
     start = _start(monkeypatch, GpuUnavailable("no GPU"))
     config = _config(directory=tmp_path, allow_fallback=True)
+    with pytest.raises(ContractError) as caught:
+        load_by_choice(config, patient=_always)
+    assert str(caught.value) == (
+        f"TensorRT cannot be used: no GPU; nor can ONNX Runtime in its place: {tmp_path}: the engines are of "
+        f"another model than the one that is configured; give --model the directory that they were built from"
+    )
     with pytest.raises(ContractError, match="of another model than the one that is configured"):
-        load_by_choice(config, patient=True)
-    with pytest.raises(ContractError, match="of another model than the one that is configured"):
-        load_by_choice(config.model_copy(update={"model": EMBEDDED}), patient=True)
+        load_by_choice(config.model_copy(update={"model": EMBEDDED}), patient=_always)
     assert start.asked == [(tmp_path, True)]
 
 
 def test_a_side_car_that_cannot_be_read_leaves_the_configured_model(
     tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
-    model, _ = load_by_choice(_config(directory=tmp_path, allow_fallback=True), patient=True)
+    model, _ = load_by_choice(_config(directory=tmp_path, allow_fallback=True), patient=_always)
     assert said.messages[0].startswith(
         f"engine: ONNX Runtime on the CPU with {model.name}, as TensorRT cannot"
     )
@@ -168,8 +177,8 @@ async def test_only_files_wait_for_an_engine(
 ) -> None:
     asked: list[bool] = []
 
-    def load(config: DaemonConfig, *, patient: bool) -> LoadedEngine:
-        asked.append(patient)
+    def load(config: DaemonConfig, *, patient: Callable[[], bool]) -> LoadedEngine:
+        asked.append(patient())
         return loaded(ScriptedPredictor())
 
     monkeypatch.setattr(build, "load_engine", load)
@@ -243,6 +252,28 @@ def test_a_file_waits_for_an_engine_that_broke_down(directory: Path, tmp_path: P
         "avffd: the engine's process broke off",
         "avffd: the engine runs again",
     ] * 2
+
+
+def test_a_file_that_waits_for_an_engine_ends_with_a_signal(directory: Path, tmp_path: Path) -> None:
+    """The engine comes back in a minute; the daemon has 8 s to end, and what it has to say is written."""
+    env = os.environ | scripted_child.environment(tmp_path / "left", "serve launch crash", 1)
+    daemon = subprocess.Popen(
+        [sys.executable, SCRIPT, "--source", "demo", "--engine", "tensorrt", "--engine-dir", directory],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env | {"SCRIPTED_GPU_PAUSE_S": "60"},
+    )
+    with daemon:
+        assert daemon.stderr is not None
+        assert "it is started again in 60 s" in daemon.stderr.readline()
+        began = time.monotonic()
+        daemon.terminate()
+        output, complaints = daemon.communicate(timeout=30)
+    done = Done(daemon.returncode, output, complaints, time.monotonic() - began)
+    assert (done.code, done.seconds < 6) == (0, True), complaints
+    assert {event["reason"] for event in done.scores} == {"engine_down"}
+    assert (done.summary["ended"], done.summary["score"]) == ("stopped", None)
 
 
 def test_an_engine_that_breaks_down_again_and_again_ends_the_daemon(directory: Path, tmp_path: Path) -> None:

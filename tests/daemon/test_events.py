@@ -34,14 +34,16 @@ LOST = StateEvent(
 
 
 def _event(prediction: Prediction, rolling: float | None = None) -> Event:
-    return score_event(prediction, rolling, stream="cam", model="m@1", dropped=2, now_ns=5_000_000)
+    return score_event(
+        prediction, rolling, stream="cam", model="m@1", backend="onnx", dropped=2, now_ns=5_000_000
+    )
 
 
 def _summary(logits: list[float | None]) -> SummaryEvent:
     summary = Summariser(0.5)
     for k, logit in enumerate(logits):
         summary.push(make_prediction(k, logit))
-    return SummaryEvent("cam", summary.result(), 0.5, "end", 0, "m@1")
+    return SummaryEvent("cam", summary.result(), 0.5, "end", 0, "m@1", "onnx")
 
 
 def _read(event: Event) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def test_sync_on_the_wire(error_ns: int | None, video: float, audio: float, sync
 
 def _explained(prediction: Prediction) -> dict[str, Any]:
     event = score_event(
-        prediction, None, stream="cam", model="m@1", dropped=0, now_ns=5_000_000, explain=True
+        prediction, None, stream="cam", model="m@1", backend="onnx", dropped=0, now_ns=5_000_000, explain=True
     )
     return _read(event)
 
@@ -127,7 +129,9 @@ def test_explain_on_the_wire() -> None:
             "cosine": [round(-1 + k / 15, 3) for k in range(31)],
         },
     }
-    plain = _read(score_event(prediction, None, stream="cam", model="m@1", dropped=0, now_ns=5_000_000))
+    plain = _read(
+        score_event(prediction, None, stream="cam", model="m@1", backend="onnx", dropped=0, now_ns=5_000_000)
+    )
     assert (read, "explain" in plain) == (plain, False)
 
 

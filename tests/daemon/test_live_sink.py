@@ -17,7 +17,9 @@ def _state(status: Status, before: State = State.LIVE, stream: str = "cam") -> S
 
 
 def _score() -> Event:
-    return score_event(make_prediction(9, 0.0), 0.5, stream="cam", model="m@1", dropped=0, now_ns=0)
+    return score_event(
+        make_prediction(9, 0.0), 0.5, stream="cam", model="m@1", backend="onnx", dropped=0, now_ns=0
+    )
 
 
 async def _written(events: list[Event], *, follow: bool | None) -> str:

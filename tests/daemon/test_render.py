@@ -30,14 +30,16 @@ CLOSED = dataclasses.replace(OPENED, closed_ns=30_000_000_000, cause=Cause.NO_EV
 
 def _score(logit: float | None, rolling: float | None = None, reason: Reason | None = None) -> ScoreEvent:
     prediction = make_prediction(9, logit, reason=reason)
-    return score_event(prediction, rolling, stream="clip.mp4", model="m@1", dropped=0, now_ns=0)
+    return score_event(
+        prediction, rolling, stream="clip.mp4", model="m@1", backend="onnx", dropped=0, now_ns=0
+    )
 
 
 def _summary(logits: list[float | None], ended: str = "end") -> str:
     summary = Summariser(0.5)
     for k, logit in enumerate(logits):
         summary.push(make_prediction(k, logit))
-    return summary_text(SummaryEvent("clip.mp4", summary.result(), 0.5, ended, 0, "m@1"))
+    return summary_text(SummaryEvent("clip.mp4", summary.result(), 0.5, ended, 0, "m@1", "onnx"))
 
 
 def test_sparkline_shows_height_and_gaps() -> None:
@@ -146,7 +148,7 @@ def test_alarm_lines_say_what_happened() -> None:
 
 def test_summary_lists_alarms_and_cuts_a_long_list() -> None:
     """From, to, and what was highest; no line where there were none or none were looked for."""
-    event = SummaryEvent("clip.mp4", Summariser(0.5).result(), 0.5, "end", 0, "m@1")
+    event = SummaryEvent("clip.mp4", Summariser(0.5).result(), 0.5, "end", 0, "m@1", "onnx")
     assert "alarms" not in summary_text(event)
     assert "alarms" not in summary_text(dataclasses.replace(event, alarms=AlarmSummary(0, ())))
     text = summary_text(dataclasses.replace(event, alarms=AlarmSummary(60, (CLOSED,) * 50)))

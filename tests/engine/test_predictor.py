@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -409,7 +409,7 @@ def test_an_empty_batch_is_nothing() -> None:
     assert all(backend.batches == [] for backend in scripted.backends.values())
 
 
-def _down_during(graph: str, down: range) -> ScriptedModel:
+def _down_during(graph: str, down: Sequence[int]) -> ScriptedModel:
     """A model that is down for calls of one graph, by number."""
     calls = []
 
@@ -456,6 +456,48 @@ def test_windows_that_could_not_be_scored_keep_their_slices() -> None:
     batch = [(states[0], _talking(k)) for k in range(8)] + [(states[1], _talking(0))]
     reasons = [p.reason for _, p in predictor.predict(batch)]
     assert reasons == [Reason.TOO_SHORT] * 7 + [Reason.ENGINE_DOWN, Reason.TOO_SHORT]
+
+
+def test_what_was_dropped_while_the_engine_was_down_is_the_engines_fault() -> None:
+    """A live stream drops what comes while a call hangs; no media missed, until enough is there again."""
+    heard = [*range(9), *range(20, 36)]
+    made = _predict(_down_during("audio", [8, 9]), [_talking(k) for k in heard])
+    reasons = {p.index: p.reason for p in made}
+    assert {reasons[k] for k in (8, *range(20, 26))} == {Reason.ENGINE_DOWN}
+    assert {reasons[k] for k in range(26, 36)} == {None}
+    assert Reason.NO_MEDIA not in reasons.values()
+
+
+def test_what_never_arrived_is_not_the_engines_fault() -> None:
+    """The same gap, with an engine that runs; and one long after it was down."""
+    made = _predict(_down_during("audio", range(0)), [_talking(k) for k in (*range(9), *range(20, 30))])
+    assert [p.reason for p in made if p.index in (20, 21, 24)] == [Reason.NO_MEDIA] * 3
+    made = _predict(_down_during("audio", [8]), [_talking(k) for k in (*range(20), *range(31, 36))])
+    assert [p.reason for p in made if p.index >= 31] == [Reason.NO_MEDIA] * 5
+
+
+@pytest.mark.parametrize("kind", ["sound", "picture"])
+def test_one_of_both_is_enough_to_know_whose_fault_it_is(kind: str) -> None:
+    """Streams of sound alone, or of pictures alone, that lost three slices of eight."""
+
+    def piece(index: int) -> Slice:
+        if kind == "sound":
+            return make_slice(index, has_video=False, picture_ok=0.0)
+        return make_slice(index, face=make_face(seed=index), has_audio=False, audio_ok=0.0)
+
+    graph = "audio" if kind == "sound" else "video"
+    made = _predict(_down_during(graph, range(10, 13)), [piece(k) for k in range(24)])
+    assert {p.reason for p in made[10:16]} == {Reason.ENGINE_DOWN}
+    usual = Reason.UNSUPPORTED_MODALITY if kind == "sound" else None
+    assert [made[9].reason, made[-1].reason] == [usual] * 2
+
+
+def test_other_faults_are_told_while_a_lost_slice_is_not_what_is_missing() -> None:
+    """One of eight is lost: the face that is turned away would not be judged with it either."""
+    aside = make_face(pose=(0.0, 1.0, 0.0))
+    pieces = [make_slice(k, face=aside, has_audio=False, audio_ok=0.0) for k in range(14)]
+    made = _predict(_down_during("video", [8]), pieces)
+    assert [p.reason for p in made[7:]] == [Reason.FACE_TURNED, Reason.ENGINE_DOWN, *[Reason.FACE_TURNED] * 5]
 
 
 def test_a_hop_counts_on_while_the_engine_is_down() -> None:

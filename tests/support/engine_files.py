@@ -33,7 +33,8 @@ def random_engines(seed: int, size: int = 3000) -> tuple[Sidecar, dict[str, byte
         digest = hashlib.sha256(content).hexdigest()
         own = contract.graphs[name].sha256
         graphs[name] = CompiledGraph(f"{name}-{digest[:8]}.engine", digest, size, own, own, Profile(1, 4, 32))
-    sidecar = Sidecar("rtx", "1.7.1.116", ("8.0", "8.6", "8.9", "12.0+"), "fp16", graphs, contract, None)
+    parity = {"fp16": {"windows": 64}}
+    sidecar = Sidecar("rtx", "1.7.1.116", ("8.0", "8.6", "8.9", "12.0+"), "fp16", graphs, contract, parity)
     return sidecar, engines
 
 

@@ -32,7 +32,7 @@ def flavour_here() -> tuple[str | None, str]:
         try:
             driver = CudaDriver(flavour)
             try:
-                capability = driver.open().compute_capability
+                capability = driver.open()
             finally:
                 driver.close()
         except (GpuUnavailable, DriverError) as error:
@@ -78,6 +78,7 @@ def build_embedded(directory: Path, flavour: str, precision: str) -> Sidecar:
             hashlib.sha256(content).hexdigest(),
             PROFILE,
         )
-    sidecar = Sidecar(flavour, builder.version, builder.capabilities, precision, graphs, contract, None)
+    parity = {"fp16": {"note": "not compared"}} if precision == "fp16" else None
+    sidecar = Sidecar(flavour, builder.version, builder.capabilities, precision, graphs, contract, parity)
     publish(directory, sidecar, engines)
     return sidecar

@@ -128,7 +128,7 @@ class ScriptedPredictor:
 
 def loaded(predictor: ScriptedPredictor) -> LoadedEngine:
     """An engine around a predictor."""
-    return LoadedEngine(predictor, MODEL, THRESHOLD, StreamState)
+    return LoadedEngine(predictor, MODEL, THRESHOLD, StreamState, "onnx")
 
 
 class RecordingSink:

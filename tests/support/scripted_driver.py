@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from avff.engine.backends.gpu import Device, DriverError, EngineTensor
+from avff.engine.backends.gpu import DriverError, EngineTensor
 from avff.engine.media import Float32
 
 T = TypeVar("T")
@@ -80,9 +80,9 @@ class ScriptedDriver:
         """What is still allocated, by the call that made it."""
         return {call: count for call, count in self.alive.items() if count}
 
-    def open(self) -> Device:
+    def open(self) -> str:
         self._call("open")
-        return Device("Scripted", self._compute_capability)
+        return self._compute_capability
 
     def close(self) -> None:
         self._call("close")
@@ -222,8 +222,8 @@ class RecordedKernels:
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
 
-    def read(self, engine: str) -> bytes | None:
-        return self.kept.get(engine)
+    def take(self, engine: str) -> bytes | None:
+        return self.kept.pop(engine, None)
 
     def keep(self, engine: str, kernels: bytes) -> None:
         self.kept[engine] = kernels

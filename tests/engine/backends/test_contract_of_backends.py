@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from avff.engine.backend import Backend
+from avff.engine.backend import Backend, Tensors
 from avff.engine.backends.ort import OrtBackend
 from avff.engine.backends.sidecar import CompiledGraph, Profile
 from avff.engine.backends.tensorrt import TensorRtBackend
 from avff.engine.contract import GraphSpec
 from avff.engine.errors import BackendError
 from avff.engine.media import Float32
-from tests.engine.backends.onnx_models import WEIGHT, add_weight, spec_of, two_outputs
+from avff.engine.process.start import RemoteBackend
+from avff.engine.process.wire import tensors_at
+from tests.engine.backends.onnx_models import WEIGHT, add_inputs, add_weight, spec_of, two_outputs
 from tests.support.scripted_driver import RecordedKernels, ScriptedDriver
 
 Load = Callable[[bytes, GraphSpec], Backend]
@@ -33,6 +37,27 @@ def _tensorrt(content: bytes, spec: GraphSpec, driver: ScriptedDriver, most: int
     )
 
 
+class InThisProcess:
+    """Stands for the engine's process: reads and writes the memory as that one does, without going there."""
+
+    def __init__(self, backend: Backend, spec: GraphSpec) -> None:
+        self._backend, self._spec = backend, spec
+        self._memory = mmap.mmap(-1, 1 << 20)
+
+    def run(self, graph: str, inputs: Tensors, count: int) -> Tensors:
+        given, made = tensors_at(self._memory, self._spec, count)
+        for name, values in inputs.items():
+            given[name][:] = values
+        for name, values in self._backend.infer(given).items():
+            made[name][:] = values
+        return {name: values.copy() for name, values in made.items()}
+
+
+def _remote(content: bytes, spec: GraphSpec) -> Backend:
+    process: Any = InThisProcess(_tensorrt(content, spec, ScriptedDriver()), spec)
+    return RemoteBackend(process, "video", spec)
+
+
 LOADERS: dict[str, Load] = {
     "onnx": _ort,
     "tensorrt with graphs": lambda content, spec: _tensorrt(content, spec, ScriptedDriver()),
@@ -45,6 +70,7 @@ LOADERS: dict[str, Load] = {
     "tensorrt of at most 5": lambda content, spec: _tensorrt(
         content, spec, ScriptedDriver(batches=(1, 5)), most=5
     ),
+    "in another process": _remote,
 }
 
 
@@ -130,6 +156,17 @@ def test_a_wrong_type_or_name_is_a_backend_error(load: Load) -> None:
     for inputs in ({"x": np.zeros((1, 4), np.int64)}, {"y": _batch(1)}, {}):
         with pytest.raises(BackendError):
             backend.infer(inputs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sizes", [(1, 2), (2, 1), (33, 1)])
+def test_batches_of_different_sizes_are_refused(sizes: tuple[int, int], load: Load) -> None:
+    """One of a single item would be repeated for the others."""
+    content = add_inputs().SerializeToString()
+    backend = load(content, spec_of(content, "tokens", inputs=("x", "y")))
+    x = _batch(2)
+    np.testing.assert_array_equal(backend.infer({"x": x, "y": x})["tokens"], 2 * x)
+    with pytest.raises(BackendError, match="got batches of"):
+        backend.infer({"x": _batch(sizes[0]), "y": _batch(sizes[1])})
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(("y",), ("tokens",)), (("x",), ("logits",))])

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import types
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from avff.engine.backends import cuda_driver, cuda_libraries
+from avff.engine.backends import cuda_driver
 from avff.engine.backends.cuda_driver import CudaDriver
 from avff.engine.backends.cuda_graphs import CudaGraphs
 from avff.engine.backends.gpu import Driver, DriverError, EngineTensor
 from avff.engine.errors import GpuUnavailable
-from tests.support.engines import needs_rtx
 
 
 class RecordedCalls:
@@ -103,6 +100,28 @@ class Libraries:
         return [name for name, _ in self.calls]
 
 
+class RecordedMemory:
+    """Memory of the GPU, which has an address and is freed by its own call; page-locked memory's base has."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+
+    def __int__(self) -> int:
+        return 5
+
+    def free(self) -> None:
+        self.calls.append(("free", ()))
+
+
+MEMORY = RecordedMemory()
+HOST: Any = types.SimpleNamespace(base=RecordedMemory())
+"""Stands for a page-locked array."""
+NON_BLOCKING = 1
+"""CU_STREAM_NON_BLOCKING in cuda.h."""
+THREAD_LOCAL = 1
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL in cuda.h."""
+
+
 @pytest.fixture
 def libraries(monkeypatch: pytest.MonkeyPatch) -> Libraries:
     libraries = Libraries()
@@ -122,24 +141,38 @@ def test_it_is_a_driver(libraries: Libraries) -> None:
 
 def test_opening_takes_the_primary_context_and_closing_gives_it_back(libraries: Libraries) -> None:
     driver = CudaDriver("tensorrt")
-    device = driver.open()
-    assert (device.name, device.compute_capability) == ("GPU", "8.6")
-    assert libraries.names[:4] == ["init", "count", "Device", "retain_primary_context"]
+    assert driver.open() == "8.6"
+    assert libraries.names[:5] == ["init", "count", "Device", "retain_primary_context", "push"]
+    libraries.calls.clear()
     driver.close()
     driver.close()
-    assert libraries.names.count("push") == libraries.names.count("pop") == 1
+    # Detached while it is current: of one that was popped, pycuda does not release the primary context.
+    assert libraries.calls == [("detach", ())]
 
 
-def test_no_gpu_is_an_error(libraries: Libraries) -> None:
+def test_no_gpu_is_told_as_such(libraries: Libraries) -> None:
     driver = CudaDriver("tensorrt")
     libraries.answers["count"] = lambda: 0
-    with pytest.raises(DriverError, match="open failed: there is no GPU"):
+    with pytest.raises(GpuUnavailable, match="there is no GPU"):
         driver.open()
     libraries.answers["init"] = _raise(CudaError("cuInit failed:\n no CUDA-capable device is detected"))
-    with pytest.raises(DriverError, match="open failed: cuInit failed: no CUDA-capable device is detected"):
+    with pytest.raises(GpuUnavailable, match=r"no GPU can be used \(cuInit failed: no CUDA-capable"):
         driver.open()
     driver.close()
-    assert "pop" not in libraries.names
+    assert "detach" not in libraries.names
+
+
+@pytest.mark.parametrize("function", ["Device", "retain_primary_context", "push", "Runtime"])
+def test_a_gpu_that_cannot_be_opened_is_not_an_absent_one(function: str, libraries: Libraries) -> None:
+    """It has no memory left, say: then going on without is not what was asked for."""
+    refuse = _raise(CudaError("out of memory"))
+    if function == "Runtime":
+        libraries.trt.Runtime = refuse
+    libraries.answers[function] = refuse
+    driver = CudaDriver("tensorrt")
+    with pytest.raises(DriverError, match="open failed: out of memory"):
+        driver.open()
+    driver.close()
 
 
 def test_an_engines_tensors_are_read(libraries: Libraries) -> None:
@@ -181,8 +214,76 @@ def test_kernels_that_are_refused_are_passed_over(libraries: Libraries) -> None:
     assert "set_runtime_cache" in libraries.names
 
 
+CALLS: dict[str, tuple[Callable[[CudaDriver, Any, Any, Any], object], list[tuple[str, tuple[Any, ...]]]]] = {
+    "create_stream": (lambda d, s, e, c: d.create_stream(), [("Stream", (NON_BLOCKING,))]),
+    "allocate_host": (
+        lambda d, s, e, c: d.allocate_host((2, 3)),
+        [("pagelocked_empty", ((2, 3), np.float32))],
+    ),
+    "allocate_device": (lambda d, s, e, c: d.allocate_device(8), [("mem_alloc", (8,))]),
+    "deserialize": (
+        lambda d, s, e, c: d.deserialize(b"engine", None),
+        [("deserialize_cuda_engine", (b"engine",))],
+    ),
+    "create_context": (
+        lambda d, s, e, c: d.create_context(e, s),
+        [("create_execution_context", ()), ("set_optimization_profile_async", (0, 77))],
+    ),
+    "set_shape": (lambda d, s, e, c: d.set_shape(c, "x", (1, 4)), [("set_input_shape", ("x", (1, 4)))]),
+    "set_address": (lambda d, s, e, c: d.set_address(c, "x", MEMORY), [("set_tensor_address", ("x", 5))]),
+    "copy_in": (
+        lambda d, s, e, c: d.copy_in(MEMORY, HOST, s),
+        [("memcpy_htod_async", (MEMORY, HOST, "the stream"))],
+    ),
+    "copy_out": (
+        lambda d, s, e, c: d.copy_out(HOST, MEMORY, s),
+        [("memcpy_dtoh_async", (HOST, MEMORY, "the stream"))],
+    ),
+    "enqueue": (lambda d, s, e, c: d.enqueue(c, s), [("execute_async_v3", (77,))]),
+    "synchronize": (lambda d, s, e, c: d.synchronize(s), [("synchronize", ())]),
+    "can_capture": (lambda d, s, e, c: d.can_capture(c, s), [("is_stream_capturable", (77,))]),
+    "free_host": (lambda d, s, e, c: d.free_host(HOST), [("free", ())]),
+    "free_device": (lambda d, s, e, c: d.free_device(MEMORY), [("free", ())]),
+}
+"""What is asked of the driver, and what exactly that asks of the libraries."""
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_a_call_is_handed_on_as_it_is(case: str, libraries: Libraries) -> None:
+    """To the right function, on the right stream, in the right direction."""
+    call, expected = CALLS[case]
+    driver = CudaDriver("tensorrt")
+    driver.open()
+    stream, engine = driver.create_stream(), driver.deserialize(b"engine", None)
+    context = driver.create_context(engine, stream)
+    MEMORY.calls = HOST.base.calls = libraries.calls
+    libraries.calls.clear()
+    call(driver, stream, engine, context)
+    told = [
+        (name, tuple("the stream" if given is stream.held else given for given in arguments))
+        for name, arguments in libraries.calls
+    ]
+    assert told == expected
+
+
+def test_what_has_no_call_to_free_it_is_let_go(libraries: Libraries) -> None:
+    """TensorRT's objects, and pycuda's streams, go with the last reference."""
+    driver = CudaDriver("rtx")
+    driver.open()
+    stream, engine = driver.create_stream(), driver.deserialize(b"engine", None)
+    context = driver.create_context(engine, stream)
+    assert None not in (stream.held, context.held, engine.held, engine.config, engine.kernels)
+    driver.free_context(context)
+    driver.free_engine(engine)
+    driver.free_stream(stream)
+    assert [stream.held, context.held, engine.held, engine.config, engine.kernels] == [None] * 5
+
+
 REFUSALS: dict[str, tuple[str, Any, Callable[[CudaDriver, Any], object]]] = {
     "deserialize": ("deserialize_cuda_engine", None, lambda d, s: d.deserialize(b"", None)),
+    "runtime config": ("create_runtime_config", None, lambda d, s: d.deserialize(b"", None)),
+    "runtime cache": ("create_runtime_cache", None, lambda d, s: d.deserialize(b"", None)),
+    "set cache": ("set_runtime_cache", False, lambda d, s: d.deserialize(b"", None)),
     "create_context": ("create_execution_context", None, lambda d, s: d.create_context(_engine(d), s)),
     "profile": ("set_optimization_profile_async", False, lambda d, s: d.create_context(_engine(d), s)),
     "set_shape": ("set_input_shape", False, lambda d, s: d.set_shape(_context(d, s), "x", (1, 4))),
@@ -205,6 +306,9 @@ REFUSALS: dict[str, tuple[str, Any, Callable[[CudaDriver, Any], object]]] = {
 }
 
 
+OF_RTX = ("runtime config", "runtime cache", "set cache")
+
+
 def _engine(driver: CudaDriver) -> Any:
     return driver.deserialize(b"engine", None)
 
@@ -217,10 +321,10 @@ def _context(driver: CudaDriver, stream: Any) -> Any:
 def test_every_status_is_checked(case: str, libraries: Libraries) -> None:
     """False, None and exceptions are errors that name the call, with what the library logged if it did."""
     function, answer, call = REFUSALS[case]
-    driver = CudaDriver("tensorrt")
+    name = {"profile": "create_context", **dict.fromkeys(OF_RTX, "deserialize")}.get(case, case)
+    driver = CudaDriver("rtx" if case in OF_RTX else "tensorrt")
     driver.open()
     stream = driver.create_stream()
-    name = "create_context" if case == "profile" else case
     if isinstance(answer, Exception):
         libraries.answers[function] = _raise(answer)
         with pytest.raises(DriverError, match=f"^{name} failed: {answer}$"):
@@ -247,16 +351,6 @@ def test_what_was_logged_before_is_not_the_reason(libraries: Libraries) -> None:
         driver.deserialize(b"", None)
 
 
-def test_memory_is_freed_by_its_own_call(libraries: Libraries) -> None:
-    """Page-locked memory is an array whose base holds the allocation."""
-    driver = CudaDriver("tensorrt")
-    driver.open()
-    driver.free_device(driver.allocate_device(8))
-    driver.free_host(driver.allocate_host((2, 3)))
-    assert libraries.names[-4:] == ["mem_alloc", "free", "pagelocked_empty", "free"]
-    assert libraries.calls[-2] == ("pagelocked_empty", ((2, 3), np.float32))
-
-
 @pytest.mark.parametrize("asked", [True, False, None])
 def test_a_context_is_asked_whether_it_can_be_captured(asked: bool | None, libraries: Libraries) -> None:
     """If its version can be asked; else trying tells."""
@@ -271,19 +365,30 @@ def test_a_context_is_asked_whether_it_can_be_captured(asked: bool | None, libra
     assert driver.can_capture(context, stream) == (asked is not False)
 
 
+def _plain(argument: Any) -> object:
+    """What a function of C is given: a number, or where to put one."""
+    if isinstance(argument, ctypes.c_void_p):
+        return argument.value
+    return argument if isinstance(argument, int) else "a place"
+
+
 class ScriptedCuda:
     """The functions of ``libcuda`` that graphs take: each notes its call and returns its status."""
 
     def __init__(self) -> None:
         self.status: dict[str, int] = {}
-        self.calls: list[str] = []
+        self.calls: list[tuple[str, tuple[object, ...]]] = []
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.calls]
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("cu"):
             raise AttributeError(name)
 
         def call(*arguments: Any) -> int:
-            self.calls.append(name)
+            self.calls.append((name, tuple(map(_plain, arguments))))
             if name == "cuGetErrorString":
                 arguments[1]._obj.value = b"not permitted"
             if name in ("cuStreamEndCapture", "cuGraphInstantiateWithFlags"):
@@ -313,12 +418,12 @@ def test_a_graph_is_captured_launched_and_freed(cuda: ScriptedCuda, libraries: L
     driver.free_graph(graph)
     assert graph == 22
     assert cuda.calls == [
-        "cuStreamBeginCapture_v2",
-        "cuStreamEndCapture",
-        "cuGraphInstantiateWithFlags",
-        "cuGraphDestroy",
-        "cuGraphLaunch",
-        "cuGraphExecDestroy",
+        ("cuStreamBeginCapture_v2", (77, THREAD_LOCAL)),
+        ("cuStreamEndCapture", (77, "a place")),
+        ("cuGraphInstantiateWithFlags", ("a place", 11, 0)),
+        ("cuGraphDestroy", (11,)),
+        ("cuGraphLaunch", (22, 77)),
+        ("cuGraphExecDestroy", (22,)),
     ]
 
 
@@ -338,13 +443,13 @@ def test_every_status_of_a_graph_is_checked(
     cuda.status[function] = 900
     with pytest.raises(DriverError, match=rf"{function} failed: not permitted \(900\)"):
         call(CudaGraphs())
-    assert ("cuGraphDestroy" in cuda.calls) == (function == "cuGraphInstantiateWithFlags")
+    assert ("cuGraphDestroy" in cuda.names) == (function == "cuGraphInstantiateWithFlags")
 
 
 def test_a_capture_that_failed_is_dropped_without_a_word(cuda: ScriptedCuda) -> None:
     cuda.status["cuStreamEndCapture"] = 901
     CudaGraphs().abandon(1)
-    assert cuda.calls == ["cuStreamEndCapture", "cuGraphDestroy"]
+    assert cuda.calls == [("cuStreamEndCapture", (1, "a place")), ("cuGraphDestroy", (11,))]
 
 
 def test_without_a_cuda_driver_there_are_no_graphs(
@@ -358,63 +463,3 @@ def test_without_a_cuda_driver_there_are_no_graphs(
     with pytest.raises(DriverError, match="begin_capture failed: no such library"):
         driver.begin_capture(stream)
     driver.abandon_capture(stream)
-
-
-@pytest.mark.parametrize(
-    ("flavour", "words"),
-    [("rtx", "pip install 'avff[rtx]' pycuda"), ("tensorrt", "pip install 'avff[gpu]'"), ("gold", "'gold'")],
-)
-def test_a_missing_package_is_named_with_the_extra(
-    flavour: str, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importlib, "import_module", _raise(ImportError("no\nmodule")))
-    with pytest.raises(GpuUnavailable) as caught:
-        CudaDriver(flavour)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-USED = {
-    "Runtime": ("deserialize_cuda_engine",),
-    "ICudaEngine": (
-        "create_execution_context", "create_runtime_config", "get_tensor_dtype", "get_tensor_mode",
-        "get_tensor_name", "get_tensor_profile_shape", "get_tensor_shape", "num_io_tensors",
-    ),
-    "IExecutionContext": (
-        "execute_async_v3", "is_stream_capturable", "set_input_shape", "set_optimization_profile_async",
-        "set_tensor_address",
-    ),
-    "IRuntimeConfig": (
-        "create_runtime_cache", "cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy",
-        "set_runtime_cache",
-    ),
-    "IRuntimeCache": ("deserialize", "serialize"),
-    "CudaGraphStrategy": ("WHOLE_GRAPH_CAPTURE",),
-    "DynamicShapesKernelSpecializationStrategy": ("EAGER",),
-    "TensorIOMode": ("INPUT",),
-    "ILogger": ("ERROR", "INTERNAL_ERROR"),
-}  # fmt: skip
-
-
-@needs_rtx
-def test_tensorrt_has_what_is_asked_of_it() -> None:
-    """By name; TensorRT-RTX's package is there on machines without a GPU too."""
-    trt = importlib.import_module("tensorrt_rtx")
-    absent = [
-        f"{kind}.{name}"
-        for kind, names in USED.items()
-        for name in names
-        if not hasattr(getattr(trt, kind), name)
-    ]
-    assert absent == []
-    assert trt.float32 == trt.DataType.FLOAT
-
-
-@needs_rtx
-def test_the_real_logger_keeps_the_reason() -> None:
-    """A real runtime refuses what is no engine, with or without a GPU, and prints nothing."""
-    trt = importlib.import_module("tensorrt_rtx")
-    messages: deque[str] = deque()
-    runtime = trt.Runtime(cuda_libraries.logger_into(trt, messages))
-    assert runtime.deserialize_cuda_engine(b"no engine" * 100) is None
-    assert "Serialization" in messages[0]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import os
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,11 +15,13 @@ from typing import Any
 
 import pytest
 
-from avff.engine.backends.engine_file import Runtime, read_engines
-from avff.engine.backends.sidecar import SIDECAR_FILE, capability, parse_sidecar
+from avff.engine.backends import engine_file
+from avff.engine.backends.engine_file import RTX_TARGETS, Runtime, check_engines, read_engines
+from avff.engine.backends.sidecar import SIDECAR_FILE, CompiledGraph, Sidecar, capability, parse_sidecar
 from avff.engine.contract import GRAPHS
 from avff.engine.errors import ContractError, EngineFileError
-from tests.support.engine_files import assert_damage_is_refused, write_engines
+from tests.support.engine_files import assert_damage_is_refused, random_engines, write_engines
+from tests.support.engines import needs_rtx
 
 RUNTIME = Runtime("rtx", "1.7.1.116", "8.6")
 
@@ -88,6 +93,52 @@ def test_a_missing_file_is_named(missing: str, directory: Path) -> None:
     assert message.startswith(f"{path}: cannot be read (No such file or directory); build it again: ")
 
 
+@pytest.mark.parametrize("name", [SIDECAR_FILE, "engine"])
+def test_what_is_no_file_is_not_waited_for(name: str, directory: Path) -> None:
+    """A pipe that nobody writes to would hold up the start for ever; a device has no end."""
+    path = directory / SIDECAR_FILE if name == SIDECAR_FILE else next(directory.glob("video-*.engine"))
+    path.unlink()
+    os.mkfifo(path)
+    assert _refusal(directory).startswith(f"{path}: is no regular file; build it again: ")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert _refusal(directory).startswith(f"{path}: is no regular file; build it again: ")
+
+
+@pytest.mark.parametrize("name", [SIDECAR_FILE, "engine"])
+def test_what_is_too_large_is_not_read(name: str, directory: Path) -> None:
+    """By its size alone: a terabyte that is not there would fill memory with zeros."""
+    path = directory / SIDECAR_FILE if name == SIDECAR_FILE else next(directory.glob("video-*.engine"))
+    os.truncate(path, 1 << 40)
+    assert f"{path}: has {1 << 40} bytes, expected " in _refusal(directory)
+
+
+@pytest.mark.parametrize("read", [check_engines, lambda directory: read_engines(directory, RUNTIME).sidecar])
+def test_a_build_that_lands_in_between_is_no_damage(
+    read: Callable[[Path], Sidecar], directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It removes the engines of before when the side-car of before has been read; its own are read then."""
+    verify, calls = engine_file._verified, list[str]()
+
+    def build_at_the_third(directory: Path, graph: CompiledGraph, rebuild: str) -> bytes:
+        calls.append(graph.file)
+        if len(calls) == 3:
+            write_engines(directory, seed=1)
+        return verify(directory, graph, rebuild)
+
+    monkeypatch.setattr(engine_file, "_verified", build_at_the_third)
+    assert read(directory) == random_engines(1)[0]
+    assert len(calls) == 3 + len(GRAPHS)
+
+
+def test_a_seal_tells_engines_of_the_same_model_apart() -> None:
+    """It is the side-car's own, which has their hashes."""
+    one, other = random_engines(0)[0], random_engines(1)[0]
+    assert one.contract == other.contract
+    assert one.seal == random_engines(0)[0].seal != other.seal
+    assert one.seal.encode() in one.to_bytes()
+
+
 @pytest.mark.parametrize(
     ("runtime", "words"),
     [
@@ -103,11 +154,45 @@ def test_another_runtime_is_told_found_and_expected(runtime: Runtime, words: str
     """And the command that builds what it needs, with the options the engines were built with."""
     message = _refusal(directory, runtime)
     assert words in message
-    extra = " --compute-capability 9.0" if runtime.compute_capability == "9.0" else ""
+    flavour = "tensorrt" if runtime.compute_capability == "9.0" else runtime.flavour
     assert message.endswith(
-        f"build it again: python tools/build_engine.py MODEL_DIR --flavour {runtime.flavour} "
-        f"--precision fp16 --max-batch 32{extra} -o {directory}"
+        f"build it again: python tools/build_engine.py MODEL_DIR --flavour {flavour} "
+        f"--precision fp16 --max-batch 32 -o {directory}"
     )
+
+
+@pytest.mark.parametrize(
+    ("found", "precision", "options"),
+    [
+        ("7.5", "fp16", "--flavour rtx --precision fp16 --max-batch 32 --compute-capability 7.5"),
+        ("7.5", "fp32", "--flavour tensorrt --precision fp32 --max-batch 32"),
+        ("8.9", "fp16", "--flavour rtx --precision fp16 --max-batch 32 --compute-capability 8.9"),
+        ("9.0", "fp16", "--flavour tensorrt --precision fp16 --max-batch 32"),
+        ("12.1", "fp16", "--flavour rtx --precision fp16 --max-batch 32"),
+        ("13.0", "fp16", "--flavour rtx --precision fp16 --max-batch 32"),
+    ],
+)
+def test_the_command_is_one_that_can_be_followed(
+    found: str, precision: str, options: str, directory: Path
+) -> None:
+    """TensorRT-RTX builds for some GPUs only; those from 12.0 on are in what it builds unasked."""
+    _reseal(directory, lambda raw: raw.update(compute_capabilities=["8.6"], precision=precision))
+    message = _refusal(directory, replace(RUNTIME, compute_capability=found))
+    assert message.endswith(f"tools/build_engine.py MODEL_DIR {options} -o {directory}")
+
+
+@needs_rtx
+def test_tensorrt_rtx_builds_for_what_is_said() -> None:
+    members = importlib.import_module("tensorrt_rtx").ComputeCapability.__members__
+    named = {name.removeprefix("SM") for name in members if name.startswith("SM")}
+    assert {text for text in named if len(text) == 2} == {text.replace(".", "") for text in RTX_TARGETS}
+
+
+def test_the_command_is_a_single_one_whatever_the_folder_is_called(written: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(written, tmp_path / "a; b $(c) 'd'"))
+    next(directory.glob("audio-*.engine")).unlink()
+    command = shlex.split(_refusal(directory).partition("build it again: ")[2])
+    assert command[-2:] == ["-o", str(directory)]
 
 
 def test_engines_are_not_read_for_another_runtime(directory: Path) -> None:
@@ -151,6 +236,15 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda raw: raw["graphs"]["audio"]["profile"].update(best=64),
         "its batch sizes are [1, 64, 32]",
     ),
+    "flavour": (lambda raw: raw.update(flavour="gold"), "flavour is 'gold'"),
+    "a command": (lambda raw: raw.update(flavour="rtx; rm -r ."), "flavour is 'rtx; rm -r .'"),
+    "version": (lambda raw: raw.update(version="1.7; rm -r ."), "version is '1.7; rm -r .'"),
+    "no report": (lambda raw: raw.update(parity=None), "no report of a comparison of its FP16 with FP32"),
+    "an empty report": (lambda raw: raw.update(parity={"export": {}}), "no report of a comparison"),
+    "infinity": (
+        lambda raw: raw["parity"]["fp16"].update(windows=float("inf")),
+        "is no side-car (ValueError",
+    ),
     "precision": (lambda raw: raw.update(precision="int8"), "precision is 'int8'"),
     "capability": (lambda raw: raw.update(compute_capabilities=["all"]), "'all' is no compute capability"),
     "other preprocessing": (
@@ -163,7 +257,11 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda raw: raw["graphs"]["audio"].update(sha256="0" * 64),
         "the side-car says 000000000000…",
     ),
-    "other size": (lambda raw: raw["graphs"]["audio"].update(size=1), "has 3000 bytes, the side-car says 1"),
+    "other size": (lambda raw: raw["graphs"]["audio"].update(size=1), "has 3000 bytes, expected 1 at most"),
+    "larger size": (
+        lambda raw: raw["graphs"]["audio"].update(size=9999),
+        "has 3000 bytes, the side-car says 9999",
+    ),
 }
 
 

@@ -11,10 +11,11 @@ import pytest
 
 from avff.engine.backend import Tensors
 from avff.engine.backends import kernel_cache
+from avff.engine.backends.engine_file import read_sidecar
 from avff.engine.backends.engine_loader import load_engines
 from avff.engine.backends.sidecar import SIDECAR_FILE
 from avff.engine.contract import GRAPHS, Contract
-from avff.engine.errors import BackendError, EngineError, EngineFileError, GpuUnavailable
+from avff.engine.errors import BackendError, ContractError, EngineError, EngineFileError, GpuUnavailable
 from avff.engine.model import Model, load_model
 from tests.support.engine_files import write_onnx_engines
 from tests.support.scripted_driver import VERSION, RecordedKernels, ScriptedDriver
@@ -76,20 +77,22 @@ def _damaged(directory: Path) -> Iterator[None]:
         path.write_bytes(content)
 
 
-def test_altered_files_are_refused_before_a_driver_is_made(directory: Path) -> None:
-    """Not even the GPU is asked what it is."""
-    made: list[str] = []
+def test_altered_files_are_refused_before_anything_is_deserialised(directory: Path) -> None:
+    """An altered side-car before a driver is made."""
+    made: list[ScriptedDriver] = []
 
     def make(flavour: str) -> ScriptedDriver:
-        made.append(flavour)
-        return ScriptedDriver()
+        made.append(ScriptedDriver())
+        return made[-1]
 
     damaged = 0
     for _ in _damaged(directory):
         damaged += 1
         with pytest.raises(EngineFileError, match=r"build it again: python tools/build_engine\.py"):
             load_engines(directory, make)
-    assert (damaged, made) == (5, [])
+    assert damaged == 5
+    assert [driver.calls for driver in made] == [["open", "close"]] * 4
+    made.clear()
     (directory / SIDECAR_FILE).unlink()
     with pytest.raises(EngineFileError, match="cannot be read"):
         load_engines(directory, make)
@@ -111,10 +114,34 @@ def test_engines_for_another_runtime_are_not_deserialised(
 
 
 def test_without_a_gpu_it_is_said_so(written: Path) -> None:
-    driver = ScriptedDriver(fail_at=0)
-    with pytest.raises(GpuUnavailable, match=r"no GPU can be used \(open failed: scripted\)"):
+    def absent(call: str) -> None:
+        if call == "open":
+            raise GpuUnavailable("no GPU can be used (no device)")
+
+    driver = ScriptedDriver(before=absent)
+    with pytest.raises(GpuUnavailable, match=r"no GPU can be used \(no device\)"):
         _load(written, driver)
     assert driver.unfreed == {}
+
+
+def test_a_gpu_that_refuses_is_not_an_absent_one(written: Path) -> None:
+    """Out of memory, say: going on without it must not be taken for what was asked for."""
+    driver = ScriptedDriver(fail_at=0)
+    with pytest.raises(BackendError, match="TensorRT: open failed: scripted") as caught:
+        _load(written, driver)
+    assert type(caught.value) is BackendError
+    assert driver.unfreed == {}
+
+
+def test_other_engines_than_those_that_are_meant_are_not_deserialised(written: Path) -> None:
+    """Whole ones, of the same model, that were built in the meantime."""
+    seal = read_sidecar(written).seal
+    load_engines(written, lambda flavour: ScriptedDriver(), seal=seal, kernels=RecordedKernels()).close()
+    driver = ScriptedDriver()
+    with pytest.raises(ContractError, match="replaced by others meanwhile") as caught:
+        load_engines(written, lambda flavour: driver, seal="0" * 64, kernels=RecordedKernels())
+    assert not isinstance(caught.value, EngineFileError)
+    assert driver.calls == ["open", "close"]
 
 
 def test_any_call_may_fail_and_nothing_stays_allocated(tmp_path: Path) -> None:

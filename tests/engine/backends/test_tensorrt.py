@@ -87,10 +87,13 @@ def test_without_graphs_the_calls_are_made_one_by_one_and_it_is_said_once() -> N
 
 
 def test_a_runtime_that_captures_itself_is_left_to_it() -> None:
+    """It is given two runs of each bucket: one to settle, one to capture."""
     driver, said = ScriptedDriver(captures_itself=True), list[str]()
     _load(driver, said=said)
     assert said == []
     assert not {"can_capture", *CAPTURING} & set(driver.calls)
+    runs = [call for call in driver.calls if call in ("create_context", "enqueue", "synchronize")]
+    assert runs == ["create_context", *["enqueue", "synchronize"] * 2] * 5
 
 
 def test_every_bucket_is_run_before_it_is_captured() -> None:
@@ -198,7 +201,7 @@ def test_an_engine_with_another_profile_is_refused() -> None:
 
 
 def test_kernels_are_kept_and_given_back() -> None:
-    """What the first load compiled is there for the second one; the same is not written again."""
+    """What the first load compiled is there for the second one, and after that."""
     kernels = RecordedKernels()
     for given in (None, b"compiled"):
         driver = ScriptedDriver(captures_itself=True)
@@ -208,3 +211,15 @@ def test_kernels_are_kept_and_given_back() -> None:
     kernels.kept.clear()
     _load(ScriptedDriver(), kernels=kernels)
     assert kernels.kept == {}
+
+
+def test_kernels_are_gone_while_the_runtime_has_them() -> None:
+    """A process that they crash is the last one that they crash."""
+    kernels, seen = RecordedKernels(), dict[str, dict[str, bytes]]()
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    kernels.kept[digest] = b"poison"
+    driver = ScriptedDriver(captures_itself=True, before=lambda call: seen.update({call: dict(kernels.kept)}))
+    _load(driver, kernels=kernels)
+    assert driver.given == [b"poison"]
+    assert seen["deserialize"] == seen["enqueue"] == seen["kernels"] == {}
+    assert kernels.kept == {digest: b"compiled"}

@@ -26,10 +26,11 @@ def test_breakdowns_are_forgotten_after_work() -> None:
     restarts = Restarts(POLICY)
     for k in range(20):
         now_s = 30.0 * k
+        restarts.started(now_s - 30.0)
+        restarts.worked(now_s)
         again_s = restarts.failed(now_s)
         assert again_s is not None
         assert again_s - now_s <= 1.0
-        restarts.worked()
     assert restarts.count == 2
 
 
@@ -44,6 +45,19 @@ def test_work_in_between_does_not_excuse_many_breakdowns(gap_s: float, gives_up:
     restarts = Restarts(POLICY)
     outcomes = []
     for k in range(8):
-        outcomes.append(restarts.failed(gap_s * k))
-        restarts.worked()
+        restarts.started(gap_s * k)
+        restarts.worked(gap_s * (k + 1))
+        outcomes.append(restarts.failed(gap_s * (k + 1)))
     assert (None in outcomes) == gives_up
+
+
+@pytest.mark.parametrize("start_s", [1.0, 15.0, 1000.0])
+def test_a_start_that_takes_long_excuses_nothing(start_s: float) -> None:
+    """It gets ready, answers once and breaks down, over and over."""
+    restarts, now_s, outcomes = Restarts(RestartPolicy()), 0.0, list[float | None]()
+    while None not in outcomes and len(outcomes) < 100:
+        now_s += start_s
+        restarts.started(now_s)
+        restarts.worked(now_s + 0.1)
+        outcomes.append(restarts.failed(now_s + 5.0))
+    assert len(outcomes) == RestartPolicy().most + 1

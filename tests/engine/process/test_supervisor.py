@@ -2,138 +2,51 @@
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
+import errno
+import gc
+import mmap
 import os
 import signal
-import subprocess
-import sys
+import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
-import numpy as np
 import pytest
 
 from avff.engine.backend import Tensors
+from avff.engine.backends.engine_file import read_sidecar
+from avff.engine.contract import Contract
 from avff.engine.errors import (
     BackendDown,
     BackendError,
-    ContractError,
-    EngineError,
-    EngineFileError,
-    GpuUnavailable,
 )
-from avff.engine.model import Model, load_model
 from avff.engine.predictor import Predictor, StreamState
-from avff.engine.process.handle import ChildProcess
+from avff.engine.process import serving, wire
 from avff.engine.process.restarts import RestartPolicy
-from avff.engine.process.start import start_engines
-from avff.engine.process.supervisor import EngineProcess, Limits
+from avff.engine.process.serving import ServingProcess
+from avff.engine.process.supervisor import EngineProcess
 from avff.engine.slices import Reason
 from avff.engine.spec import SPEC
+from tests.engine.process.started import (
+    IMPATIENT,
+    LIMITS,
+    Started,
+    assert_right,
+    child_of,
+    errors_of,
+    failure_of,
+    load_reference,
+    random_inputs,
+    until_it_answers,
+)
 from tests.support import scripted_child
-from tests.support.engine_files import write_onnx_engines
 from tests.support.engines import demo_slices
-from tests.support.scripted_driver import MOST
 
 pytestmark = pytest.mark.timeout(60)
-LIMITS = Limits(start_s=20.0, answer_s=5.0, restarts=RestartPolicy(most=2, first_s=0.05))
-IMPATIENT = replace(LIMITS, answer_s=0.5)
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("engines") / "embedded"
-    write_onnx_engines(directory, most=MOST)
-    return directory
-
-
-@dataclass
-class Started:
-    """A model in a scripted process, and what was said of it."""
-
-    model: Model
-    said: list[str]
-
-
-@pytest.fixture
-def start(
-    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Started]]:
-    """Start a process that misbehaves as told."""
-    models: list[Model] = []
-
-    def begin(fault: str = "", times: int = 1, *, limits: Limits = LIMITS, patient: bool = False) -> Started:
-        for name, value in scripted_child.environment(tmp_path / "left", fault, times).items():
-            monkeypatch.setenv(name, value)
-        said: list[str] = []
-        model = start_engines(
-            directory, patient=patient, say=said.append, command=scripted_child.COMMAND, limits=limits
-        )
-        models.append(model)
-        return Started(model, said)
-
-    yield begin
-    for model in models:
-        model.close()
-
-
-def _inputs(graph: str, count: int) -> Tensors:
-    rng = np.random.default_rng(count)
-    specs = load_reference().contract.graphs[graph].inputs
-    return {t.name: rng.standard_normal((count, *t.shape)).astype(np.float32) for t in specs}
-
-
-_REFERENCE: list[Model] = []
-
-
-def load_reference() -> Model:
-    """The same model on the CPU, loaded once."""
-    if not _REFERENCE:
-        _REFERENCE.append(load_model(threads=1))
-    return _REFERENCE[0]
-
-
-def _assert_right(model: Model, graph: str = "landmarks", count: int = 2) -> None:
-    inputs = _inputs(graph, count)
-    expected = load_reference().infer(graph, inputs)
-    for name, values in model.infer(graph, inputs).items():
-        np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-4)
-
-
-def _until_it_answers(model: Model) -> list[str]:
-    """Ask again and again; return what was said instead of an answer, each thing once."""
-    heard: dict[str, None] = {}
-    deadline_s = time.monotonic() + 20
-    while time.monotonic() < deadline_s:
-        try:
-            _assert_right(model)
-        except BackendDown as error:
-            heard[str(error)] = None
-            time.sleep(0.01)
-        else:
-            return list(heard)
-    raise AssertionError("it did not come back")
-
-
-def test_it_answers_as_the_model_on_the_cpu(start: Callable[..., Started]) -> None:
-    """All graphs; batches that are padded, split by the engine, and split for the memory."""
-    started = start()
-    assert started.model.contract == load_reference().contract
-    for graph, count in (("video", 1), ("audio", 3), ("landmarks", 33), ("fusion", 5), ("landmarks", 70)):
-        _assert_right(started.model, graph, count)
-    assert started.said == []
-
-
-def test_answers_are_the_callers(start: Callable[..., Started]) -> None:
-    """A later call, and the end, leave them as they are."""
-    model = start().model
-    first = model.infer("landmarks", _inputs("landmarks", 1))["tokens"]
-    kept = first.copy()
-    model.infer("landmarks", _inputs("landmarks", 2))
-    model.close()
-    np.testing.assert_array_equal(first, kept)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +61,9 @@ def test_a_breakdown_is_survived(fault: str, words: str, start: Callable[..., St
     """The call it happens in, and those until it is back, have no answer; then answers are right again."""
     started = start(f"serve launch {fault}", limits=IMPATIENT)
     with pytest.raises(BackendDown) as caught:
-        started.model.infer("landmarks", _inputs("landmarks", 1))
+        started.model.infer("landmarks", random_inputs("landmarks", 1))
     assert words in str(caught.value)
-    heard = _until_it_answers(started.model)
+    heard = until_it_answers(started.model)
     assert heard[-1] == "the engine's process is starting"
     assert [line for line in started.said if "\n" in line] == []
     assert words in started.said[0]
@@ -162,18 +75,18 @@ def test_a_hang_costs_the_deadline_and_no_more(start: Callable[..., Started]) ->
     started = start("serve launch hang", limits=IMPATIENT)
     began = time.monotonic()
     with pytest.raises(BackendDown):
-        started.model.infer("landmarks", _inputs("landmarks", 1))
+        started.model.infer("landmarks", random_inputs("landmarks", 1))
     assert 0.5 <= time.monotonic() - began < 2.5
     began = time.monotonic()
     with pytest.raises(BackendDown):
-        started.model.infer("landmarks", _inputs("landmarks", 1))
+        started.model.infer("landmarks", random_inputs("landmarks", 1))
     assert time.monotonic() - began < 0.3
 
 
 def test_who_can_wait_gets_the_answer(start: Callable[..., Started]) -> None:
     """With files nothing is lost by waiting: the same call is made again."""
     started = start("serve launch crash", times=2, patient=True)
-    _assert_right(started.model)
+    assert_right(started.model)
     assert [line.rpartition("(")[2] for line in started.said] == [
         "1 of 2)",
         "the engine runs again",
@@ -209,9 +122,9 @@ def test_a_live_stream_abstains_meanwhile_and_goes_on(start: Callable[..., Start
 def test_too_many_breakdowns_are_the_end(patient: bool, start: Callable[..., Started]) -> None:
     """An error for good, which says so, and stays."""
     started = start("serve launch crash", times=99, patient=patient)
-    errors = _errors(started.model)
+    errors = errors_of(started.model)
     assert "that was breakdown 3, it is not started again" in errors[-1]
-    assert not isinstance(_failure(started.model), BackendDown)
+    assert not isinstance(failure_of(started.model), BackendDown)
     assert len([line for line in started.said if "started again in" in line]) == 2
 
 
@@ -228,23 +141,20 @@ def test_a_start_that_fails_counts_too(
     """The first one works; then the GPU has no room any more, say."""
     started = start("serve launch crash", times=1)
     with pytest.raises(BackendDown):
-        started.model.infer("landmarks", _inputs("landmarks", 1))
+        started.model.infer("landmarks", random_inputs("landmarks", 1))
     os.environ.update(scripted_child.environment(tmp_path / "left", fault, 99))
-    errors = _errors(started.model)
+    errors = errors_of(started.model)
     assert words in errors[-1]
     assert "that was breakdown 3" in errors[-1]
 
 
 def test_a_program_that_is_gone_counts_too(directory: Path, tmp_path: Path) -> None:
     """It was uninstalled while it ran."""
-    contract = load_reference().contract
-    process = EngineProcess(
-        directory, contract, patient=False, say=lambda line: None, command=("/nonexistent",), limits=LIMITS
-    )
+    process = _process(directory, "/nonexistent")
     heard = []
     for _ in range(3):
         with pytest.raises(BackendError) as caught:
-            process.run("landmarks", _inputs("landmarks", 1), 1)
+            process.run("landmarks", random_inputs("landmarks", 1), 1)
         heard.append(type(caught.value))
         time.sleep(0.15)
     process.close()
@@ -255,178 +165,174 @@ def test_a_program_that_is_gone_counts_too(directory: Path, tmp_path: Path) -> N
 def test_a_slow_start_is_a_breakdown(start: Callable[..., Started], tmp_path: Path) -> None:
     started = start("serve launch crash", times=1, limits=replace(LIMITS, start_s=2.0))
     with pytest.raises(BackendDown):
-        started.model.infer("landmarks", _inputs("landmarks", 1))
+        started.model.infer("landmarks", random_inputs("landmarks", 1))
     os.environ.update(scripted_child.environment(tmp_path / "left", "serve open hang", 1))
-    _until_it_answers(started.model)
+    until_it_answers(started.model)
     assert any("was not ready within 2 s; it was killed" in line for line in started.said)
 
 
-def _errors(model: Model) -> list[str]:
-    """Ask until it fails for good; return all that was said."""
-    heard = []
-    deadline_s = time.monotonic() + 30
-    while time.monotonic() < deadline_s:
-        error = _failure(model)
-        heard.append(str(error))
-        if not isinstance(error, BackendDown):
-            return heard
-        time.sleep(0.01)
-    raise AssertionError("it did not give up")
-
-
-def _failure(model: Model) -> BackendError:
-    with pytest.raises(BackendError) as caught:
-        model.infer("landmarks", _inputs("landmarks", 1))
-    return caught.value
-
-
-@pytest.mark.parametrize(
-    ("fault", "kind", "words"),
-    [
-        (
-            "try deserialize crash",
-            BackendError,
-            "loading the engines crashed: the process was ended by SIGSEGV",
-        ),
-        (
-            "try free_graph crash",
-            BackendError,
-            "loading the engines crashed: the process was ended by SIGSEGV",
-        ),
-        ("try deserialize hang", BackendError, "the engines were not loaded within 2 s"),
-        ("try enqueue memory", BackendError, "TensorRT: enqueue failed: out of memory"),
-        ("try make absent", GpuUnavailable, "no GPU here"),
-        ("try open memory", GpuUnavailable, "no GPU can be used"),
-        (
-            "serve deserialize crash",
-            BackendError,
-            "the engine's process was ended by SIGSEGV while it loaded",
-        ),
-        ("serve enqueue memory", BackendError, "TensorRT: enqueue failed: out of memory"),
-    ],
-)
-def test_engines_that_cannot_be_loaded_are_an_error(
-    fault: str, kind: type[EngineError], words: str, start: Callable[..., Started]
-) -> None:
-    """The first load is in a process that is thrown away: whatever it does, it is one line here."""
-    limits = replace(LIMITS, start_s=2.0) if fault.endswith("hang") else LIMITS
-    with pytest.raises(EngineError) as caught:
-        start(fault, 99, limits=limits)
-    assert type(caught.value) is kind
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_altered_engines_are_refused_before_any_process(tmp_path: Path) -> None:
-    write_onnx_engines(tmp_path)
-    path = next(tmp_path.glob("audio-*.engine"))
-    path.write_bytes(path.read_bytes()[:-1] + b"!")
-    with pytest.raises(EngineFileError, match="has SHA-256"):
-        start_engines(tmp_path, command=("/nonexistent",))
-
-
-def test_other_systems_are_told(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(GpuUnavailable, match="on Linux only"):
-        start_engines(directory)
-
-
-def test_a_process_that_cannot_be_started_is_an_error(directory: Path) -> None:
-    with pytest.raises(BackendError, match=r"cannot be started \(No such file or directory\)"):
-        start_engines(directory, command=("/nonexistent",))
-
-
-def test_engines_that_are_replaced_while_it_runs_are_not_run(
-    start: Callable[..., Started], directory: Path, tmp_path: Path
-) -> None:
-    """By those of another model: its answers would be taken for the first one's."""
-    started = start("serve launch crash")
-    sidecar = write_onnx_engines(tmp_path / "other", most=MOST, name="other")
+@contextlib.contextmanager
+def _replaced(directory: Path) -> Iterator[None]:
+    """Put a folder back as it was."""
     kept = {path: path.read_bytes() for path in directory.iterdir()}
     try:
-        (directory / "engine.json").write_bytes(sidecar.to_bytes())
-        errors = _errors(started.model)
+        yield
     finally:
         for path, content in kept.items():
             path.write_bytes(content)
-    assert errors[-1].endswith("the engines are of another model than a moment ago")
 
 
-def test_the_real_process_says_what_is_missing(directory: Path) -> None:
-    """Here pycuda, which has no wheels; where there is a GPU, these engines are none."""
-    kind = EngineError if importlib.util.find_spec("pycuda") else GpuUnavailable
-    with pytest.raises(kind) as caught:
-        start_engines(directory)
-    assert "\n" not in str(caught.value)
-    assert isinstance(caught.value, BackendError | ContractError)
+@pytest.mark.parametrize("change", ["model", "build"])
+def test_engines_that_are_replaced_while_it_runs_are_not_run(
+    change: str, start: Callable[..., Started], directory: Path
+) -> None:
+    """Nor those of another build of the same model: scores would change, and nobody has tried them."""
+    started = start("serve launch crash")
+    sidecar = read_sidecar(directory)
+    contract = replace(sidecar.contract, name="other")
+    other = replace(sidecar, contract=contract) if change == "model" else replace(sidecar, parity={"new": 1})
+    with _replaced(directory):
+        (directory / "engine.json").write_bytes(other.to_bytes())
+        errors = errors_of(started.model)
+    assert errors[-1] == f"{directory}: the engines were replaced by others meanwhile; start again"
+    assert len([line for line in started.said if "started again in" in line]) == 1
 
 
-def test_its_last_words_are_told(directory: Path) -> None:
-    """A process that fails in a way nobody thought of: the line it ends with."""
-    command = (sys.executable, "-c", "raise RuntimeError('something\\nodd')")
-    with pytest.raises(BackendError, match=r"the process ended with code 1 \(odd\)"):
-        start_engines(directory, command=command)
+def test_a_file_that_cannot_be_read_for_a_while_is_read_later(
+    start: Callable[..., Started], directory: Path
+) -> None:
+    """After a new start that fails for it, which counts as a breakdown; then it goes on."""
+    started = start("serve launch crash")
+    path = next(directory.glob("audio-*.engine"))
+    with _replaced(directory):
+        path.unlink()
+        with pytest.raises(BackendDown):
+            started.model.infer("landmarks", random_inputs("landmarks", 1))
+        deadline_s = time.monotonic() + 20
+        while len(started.said) < 2 and time.monotonic() < deadline_s:
+            assert isinstance(failure_of(started.model), BackendDown)
+            time.sleep(0.01)
+    assert "cannot be read (No such file or directory)" in started.said[1]
+    assert started.said[1].endswith("(2 of 2)")
+    until_it_answers(started.model)
 
 
-def test_a_process_that_talks_too_much_is_not_held_up(directory: Path) -> None:
-    """stderr is a pipe that nobody reads until the end."""
-    talk = (
-        "import os\nfor _ in range(100):\n try: os.write(2, b'x' * 10_000)\n except BlockingIOError: pass\n"
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(socket, "socketpair"), (os, "pipe"), (os, "memfd_create"), (os, "posix_fallocate"), (mmap, "mmap")],
+)
+def test_a_system_without_room_counts_as_a_breakdown(
+    module: ModuleType, name: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many open files, say: nothing that is not of the engine's errors, and nothing left open."""
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    process = _process(directory)
+    monkeypatch.setattr(module, name, refuse)
+    gc.collect()
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(BackendDown, match="Too many open files"):
+        process.run("landmarks", random_inputs("landmarks", 1), 1)
+    gc.collect()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_an_interrupted_call_leaves_no_answer_behind(
+    start: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one would take it for its own."""
+    started = start()
+
+    def interrupt(self: ServingProcess, timeout_s: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ServingProcess, "receive", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            started.model.infer("landmarks", random_inputs("landmarks", 1))
+    until_it_answers(started.model)
+    assert_right(started.model, count=3)
+    assert started.said == ["the engine runs again"]
+
+
+def test_an_answer_to_another_call_is_none(
+    start: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = start()
+    monkeypatch.setattr(ServingProcess, "receive", lambda self, timeout_s: {"done": self.asked - 1})
+    with pytest.raises(BackendDown, match="the engine failed: an answer to something else"):
+        started.model.infer("landmarks", random_inputs("landmarks", 1))
+
+
+def test_a_successor_has_memory_of_its_own(
+    start: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A predecessor that could not be ended may write at any time: here just before every answer is read."""
+    made: list[mmap.mmap] = []
+
+    def make(contract: Contract) -> int:
+        number = wire.shared_memory(contract)
+        made.append(mmap.mmap(number, 0))
+        return number
+
+    monkeypatch.setattr(serving, "shared_memory", make)
+    started = start("serve launch crash")
+    with pytest.raises(BackendDown):
+        started.model.infer("landmarks", random_inputs("landmarks", 1))
+    until_it_answers(started.model)
+    read = ServingProcess.outputs
+
+    def spoil(self: ServingProcess, graph: str, count: int) -> Tensors:
+        made[0][:] = b"\xff" * len(made[0])
+        return read(self, graph, count)
+
+    monkeypatch.setattr(ServingProcess, "outputs", spoil)
+    assert_right(started.model)
+    assert len(made) == 2
+
+
+def test_breakdowns_between_answers_are_forgotten(start: Callable[..., Started]) -> None:
+    """Three times as many as there may be, with some work after each."""
+    restarts = RestartPolicy(most=2, first_s=0.05, within_s=0.02)
+    started = start(limits=replace(LIMITS, restarts=restarts))
+    for _ in range(6):
+        until_it_answers(started.model)
+        time.sleep(0.03)
+        assert_right(started.model)
+        os.kill(child_of(started.model).pid, signal.SIGKILL)
+        with pytest.raises(BackendDown):
+            started.model.infer("landmarks", random_inputs("landmarks", 1))
+    assert [line.rpartition("(")[2] for line in started.said if "started again" in line] == ["1 of 2)"] * 6
+
+
+def test_patience_may_end_while_a_call_waits(
+    start: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal has come, and the end has a deadline."""
+    asked: list[float] = []
+
+    def patient() -> bool:
+        asked.append(time.monotonic())
+        return asked[-1] - asked[0] < 0.2
+
+    model = start("serve launch crash", limits=replace(LIMITS, restarts=RestartPolicy(first_s=30.0))).model
+    monkeypatch.setattr(model._release.__self__, "_patient", patient)  # type: ignore[attr-defined]
+    with pytest.raises(BackendDown):
+        model.infer("landmarks", random_inputs("landmarks", 1))
+    assert 0.2 <= asked[-1] - asked[0] < 2.0
+
+
+def _process(directory: Path, command: str = "/nonexistent") -> EngineProcess:
+    return EngineProcess(
+        directory,
+        read_sidecar(directory),
+        patient=lambda: False,
+        say=lambda line: None,
+        command=(command,),
+        limits=LIMITS,
     )
-    child = ChildProcess("try", directory, command=(sys.executable, "-c", talk + "raise SystemExit(3)"))
-    assert child.close(20.0).startswith("ended with code 3 (xxx")
-
-
-_PARENT = """\
-import os, sys, threading
-from pathlib import Path
-from avff.engine.process.start import start_engines
-from avff.engine.slices import Reason
-from avff.engine.spec import SPEC
-from tests.support import scripted_child
-import numpy as np
-model = start_engines(Path(sys.argv[1]), command=scripted_child.COMMAND)
-process = model._release.__self__._child._process
-print(process.pid, flush=True)
-if sys.argv[2] == "hang":
-    spec = model.contract.graphs["landmarks"].inputs[0]
-    ask = lambda: model.infer("landmarks", {spec.name: np.zeros((1, *spec.shape), np.float32)})
-    threading.Thread(target=ask, daemon=True).start()
-sys.stdin.read()
-"""
-
-
-@pytest.mark.parametrize("state", ["idle", "hang"])
-def test_it_ends_with_its_parent(state: str, directory: Path, tmp_path: Path) -> None:
-    """Even if the parent is killed, and even within a call that never returns."""
-    fault = "serve launch hang" if state == "hang" else ""
-    parent = subprocess.Popen(
-        [sys.executable, "-c", _PARENT, str(directory), state],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=os.environ | scripted_child.environment(tmp_path / "left", fault),
-    )
-    with parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        time.sleep(0.3)
-        os.kill(pid, signal.SIGINT)  # the daemon's to handle
-        os.kill(pid, signal.SIGTERM)
-        time.sleep(0.1)
-        assert _runs(pid)
-        parent.kill()
-    deadline_s = time.monotonic() + 5
-    while _runs(pid) and time.monotonic() < deadline_s:
-        time.sleep(0.01)
-    assert not _runs(pid)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 def test_closing_ends_the_process_and_the_model(start: Callable[..., Started]) -> None:
@@ -435,4 +341,4 @@ def test_closing_ends_the_process_and_the_model(start: Callable[..., Started]) -
     model.close()
     model.close()
     assert len(before) - len(os.listdir("/proc/self/fd")) == 3  # connection, stderr, memory
-    assert "closed" in str(_failure(model))
+    assert "closed" in str(failure_of(model))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
@@ -17,7 +17,6 @@ from avff.engine.predictor import MAX_BATCH
 from avff.engine.process.wire import (
     MAX_ITEMS,
     WireError,
-    fingerprint,
     memory_size,
     receive,
     send,
@@ -90,6 +89,21 @@ def test_an_end_is_an_error(ends: tuple[Connection, Connection]) -> None:
         send(ends[1], {})
 
 
-def test_a_fingerprint_tells_contracts_apart() -> None:
-    assert fingerprint(CONTRACT) == fingerprint(scripted_model().model.contract)
-    assert fingerprint(CONTRACT) != fingerprint(replace(CONTRACT, name="other"))
+def test_memory_is_there_before_it_is_written() -> None:
+    """Not only promised: a write that finds no room would end the daemon."""
+    number = shared_memory(CONTRACT)
+    found = os.fstat(number)
+    os.close(number)
+    assert found.st_size == memory_size(CONTRACT)
+    assert found.st_blocks * 512 >= found.st_size
+
+
+def test_memory_that_cannot_be_had_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="No space left"):
+        shared_memory(CONTRACT)
+    assert os.listdir("/proc/self/fd") == before
