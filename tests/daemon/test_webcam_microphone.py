@@ -62,11 +62,12 @@ class Running:
         self._lines: list[str] = []
 
     def until(self, enough: Callable[[dict[str, Any]], bool], lines: int = 100) -> None:
-        """Read events until one is enough."""
+        """Read events until a score is enough."""
         assert self._process.stdout is not None
         for _ in range(lines):
             self._lines.append(self._process.stdout.readline())
-            if enough(Done(0, self._lines[-1], "", 0.0).events[0]):
+            (event,) = Done(0, self._lines[-1], "", 0.0).events
+            if event["type"] == "score" and enough(event):
                 return
         raise AssertionError("".join(self._lines))
 

@@ -11,7 +11,7 @@ import yaml
 
 from avff.engine.contract import Affine
 from avff.engine.model import CONTRACT_FILE, load_model
-from avff.trainer import calibrate, controls, metrics, random_encoder
+from avff.trainer import calibrate, control_runs, controls, metrics, random_encoder
 from avff.trainer.cli import main
 from avff.trainer.data.manifest import Clip
 from avff.trainer.data.splits import Split
@@ -120,7 +120,7 @@ def test_control_is_a_flag_of_the_trainer(
 ) -> None:
     """It writes its page among the run's outputs, and trains nothing."""
     monkeypatch.setattr(controls, "load_data", lambda settings: data)
-    monkeypatch.setattr(controls, "fit", None)
+    monkeypatch.setattr(control_runs, "fit", None)
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(make_settings(tmp_path).model_dump(mode="json")))
     assert main(["--config", str(config), "--control", "random-encoder"]) == 0
