@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from avff.engine.backend import Tensors
 from avff.engine.contract import Affine
-from avff.engine.errors import BackendDown, BackendError, ContractError
+from avff.engine.errors import BackendError, ContractError
 from avff.engine.evidence import MIN_EYE_PX
 from avff.engine.features import audio_tensor, landmark_tensor, video_tensor
 from avff.engine.predictor import MAX_BATCH, Predictor, StreamState
@@ -21,14 +21,14 @@ ALL = {"av": AS_IS, "video": AS_IS, "audio": AS_IS}
 ENCODERS = ("video", "audio", "landmarks")
 
 
-def _talking(index: int, *, seed: int = 0) -> Slice:
+def talking(index: int, *, seed: int = 0) -> Slice:
     """A slice with a face and a voice, different for every index and seed."""
     rng = np.random.default_rng((index, seed))
     face = make_face(seed=100 * seed + index)
     return make_slice(index, face=face, level=float(rng.uniform(0.05, 0.3)), captured_ns=1000 + index)
 
 
-def _predict(
+def predict(
     scripted: ScriptedModel, slices: list[Slice], *, hop: int = 1, state: StreamState | None = None
 ) -> list[Prediction]:
     """One slice a call, as in a live stream."""
@@ -36,22 +36,22 @@ def _predict(
     return [p for s in slices for _, p in predictor.predict([(state, s)])]
 
 
-def _logits(predictions: list[Prediction]) -> list[float]:
+def logits_of(predictions: list[Prediction]) -> list[float]:
     return [p.logit for p in predictions if p.logit is not None]
 
 
 def test_the_first_score_comes_after_a_window() -> None:
     """Seven slices are too short; from the eighth on every slice gives a score."""
-    made = _predict(scripted_model(), [_talking(k) for k in range(11)])
+    made = predict(scripted_model(), [talking(k) for k in range(11)])
     assert [p.reason for p in made] == [Reason.TOO_SHORT] * 7 + [None] * 4
     assert [p.logit is None for p in made] == [True] * 7 + [False] * 4
     assert [p.index for p in made] == list(range(11))
-    assert len(set(_logits(made))) == 4
+    assert len(set(logits_of(made))) == 4
 
 
 def test_a_prediction_tells_its_window() -> None:
     """A prediction carries its times, what it rests on and when its newest item arrived."""
-    made = _predict(scripted_model(), [_talking(k) for k in range(10)])
+    made = predict(scripted_model(), [talking(k) for k in range(10)])
     assert [(p.start_ns, p.end_ns) for p in made[:2]] == [(0, SPEC.slice_ns), (0, 2 * SPEC.slice_ns)]
     last = made[-1]
     assert (last.start_ns, last.end_ns) == (2 * SPEC.slice_ns, 10 * SPEC.slice_ns)
@@ -70,7 +70,7 @@ def test_the_odds_of_the_heads_add_up_to_those_of_the_score() -> None:
         parts={"video": Affine(2.0, 0.0), "audio": Affine(1.0, 1.0), "motion": Affine(3.0, 0.5)},
         fuse=lambda inputs: answer(np.tile([1.0, 0.25, 3.0, 0.0, -0.5], (len(inputs["video"]), 1))),
     )
-    made = _predict(scripted, [_talking(k) for k in range(8)])
+    made = predict(scripted, [talking(k) for k in range(8)])
     odds = {head: math.exp(term) for head, term in made[-1].terms.items()}
     expected = {"any": 0.5 * math.exp(0.3), "video": 0.25 * math.exp(0.5)}
     expected |= {"audio": 0.125 * math.exp(4.0), "motion": 0.125 * math.exp(-1.0)}
@@ -82,11 +82,11 @@ def test_the_odds_of_the_heads_add_up_to_those_of_the_score() -> None:
 def test_pictures_without_evidence_have_no_logit() -> None:
     """Where the network was told to look away, what it says of the picture is not known."""
     faces = [make_face(seed=k, ok=range(6) if k == 3 else range(8)) for k in range(8)]
-    made = _predict(scripted_model(), [make_slice(k, face=f, audio_ok=0.0) for k, f in enumerate(faces)])
+    made = predict(scripted_model(), [make_slice(k, face=f, audio_ok=0.0) for k, f in enumerate(faces)])
     frames = made[-1].frames
     assert frames is not None
     assert np.flatnonzero(np.isnan(frames).any(axis=1)).tolist() == [30, 31]
-    both = _predict(scripted_model(), [make_slice(k, face=f) for k, f in enumerate(faces)])[-1].frames
+    both = predict(scripted_model(), [make_slice(k, face=f) for k, f in enumerate(faces)])[-1].frames
     assert both is not None
     assert np.isfinite(both).all()
 
@@ -94,7 +94,7 @@ def test_pictures_without_evidence_have_no_logit() -> None:
 def test_tokens_are_computed_once() -> None:
     """Each slice passes each encoder once, however many windows it belongs to."""
     scripted = scripted_model()
-    _predict(scripted, [_talking(k) for k in range(20)])
+    predict(scripted, [talking(k) for k in range(20)])
     for name in ENCODERS:
         assert scripted.backends[name].batches == [1] * 20
     assert scripted.backends["fusion"].batches == [1] * 13
@@ -104,7 +104,7 @@ def test_a_batch_goes_through_each_graph_at_once() -> None:
     """Slices and windows that come together run together."""
     scripted = scripted_model()
     predictor, states = Predictor(scripted.model), [StreamState() for _ in range(3)]
-    predictor.predict([(state, _talking(k)) for k in range(8) for state in states])
+    predictor.predict([(state, talking(k)) for k in range(8) for state in states])
     for name in ENCODERS:
         assert scripted.backends[name].batches == [24]
     assert scripted.backends["fusion"].batches == [3]
@@ -112,12 +112,12 @@ def test_a_batch_goes_through_each_graph_at_once() -> None:
 
 def test_large_batches_are_split() -> None:
     """No graph run is larger than the limit, and the scores are those of single runs."""
-    slices = [_talking(k) for k in range(2 * MAX_BATCH + 9)]
+    slices = [talking(k) for k in range(2 * MAX_BATCH + 9)]
     scripted, state = scripted_model(), StreamState()
     together = [p for _, p in Predictor(scripted.model).predict([(state, s) for s in slices])]
     assert scripted.backends["video"].batches == [MAX_BATCH, MAX_BATCH, 9]
     assert scripted.backends["fusion"].batches == [MAX_BATCH, MAX_BATCH, 2]
-    np.testing.assert_allclose(_logits(together), _logits(_predict(scripted_model(), slices)), rtol=1e-6)
+    np.testing.assert_allclose(logits_of(together), logits_of(predict(scripted_model(), slices)), rtol=1e-6)
 
 
 def test_each_window_holds_its_own_eight_slices() -> None:
@@ -128,8 +128,8 @@ def test_each_window_holds_its_own_eight_slices() -> None:
         seen.append(inputs)
         return answer(np.zeros((len(inputs["video"]), 4)))
 
-    slices = [_talking(k) for k in range(10)]
-    _predict(scripted_model(fuse=fuse), slices)
+    slices = [talking(k) for k in range(10)]
+    predict(scripted_model(fuse=fuse), slices)
     assert len(seen) == 3
     for at, inputs in enumerate(seen):
         window = slices[at : at + 8]
@@ -150,17 +150,17 @@ def test_each_window_holds_its_own_eight_slices() -> None:
 )
 def test_scores_come_every_hop(hop: int, indices: list[int]) -> None:
     """With a hop of n slices there is a prediction every n slices, equal to those of hop 1."""
-    slices = [_talking(k) for k in range(18)]
-    made = [p for p in _predict(scripted_model(), slices, hop=hop) if p.logit is not None]
+    slices = [talking(k) for k in range(18)]
+    made = [p for p in predict(scripted_model(), slices, hop=hop) if p.logit is not None]
     assert [p.index for p in made] == indices
-    every = {p.index: p.logit for p in _predict(scripted_model(), slices)}
+    every = {p.index: p.logit for p in predict(scripted_model(), slices)}
     assert [p.logit for p in made] == [every[i] for i in indices]
 
 
 def test_two_streams_in_one_batch_equal_each_alone() -> None:
     """Streams that share batches do not touch each other."""
-    streams = [[_talking(k, seed=seed) for k in range(12)] for seed in (1, 2)]
-    alone = [_predict(scripted_model(), slices) for slices in streams]
+    streams = [[talking(k, seed=seed) for k in range(12)] for seed in (1, 2)]
+    alone = [predict(scripted_model(), slices) for slices in streams]
     predictor, states = Predictor(scripted_model().model), [StreamState(), StreamState()]
     together: list[list[Prediction]] = [[], []]
     for pair in zip(*streams, strict=True):
@@ -168,19 +168,19 @@ def test_two_streams_in_one_batch_equal_each_alone() -> None:
             together[states.index(state)].append(prediction)
     for one, other in zip(alone, together, strict=True):
         assert [p.reason for p in one] == [p.reason for p in other]
-        np.testing.assert_allclose(_logits(one), _logits(other), rtol=1e-6)
-    assert not np.allclose(_logits(alone[0]), _logits(alone[1]))
+        np.testing.assert_allclose(logits_of(one), logits_of(other), rtol=1e-6)
+    assert not np.allclose(logits_of(alone[0]), logits_of(alone[1]))
 
 
 def test_a_lost_slice_counts_as_missing() -> None:
     """A slice that was dropped leaves a blank in the windows it belongs to, and no longer."""
-    slices = [_talking(k) for k in range(20)]
-    made = {p.index: p for p in _predict(scripted_model(), slices[:10] + slices[11:])}
+    slices = [talking(k) for k in range(20)]
+    made = {p.index: p for p in predict(scripted_model(), slices[:10] + slices[11:])}
     assert 10 not in made
     for index in range(11, 18):
         assert (made[index].coverage.audio, made[index].coverage.face) == (7 / 8, 7 / 8)
         assert made[index].reason is None
-    whole = {p.index: p for p in _predict(scripted_model(), slices)}
+    whole = {p.index: p for p in predict(scripted_model(), slices)}
     assert made[18].coverage.face == 1
     for index in (9, 18, 19):
         assert made[index].logit == whole[index].logit
@@ -190,8 +190,8 @@ def test_a_lost_slice_counts_as_missing() -> None:
 @pytest.mark.parametrize("lost", [5, 8, 100])
 def test_after_many_lost_slices_there_is_no_score(lost: int) -> None:
     """A window of which most was dropped has no score, until enough has arrived again."""
-    slices = [*[_talking(k) for k in range(8)], *[_talking(8 + lost + k) for k in range(8)]]
-    made = _predict(scripted_model(scored=ALL), slices)
+    slices = [*[talking(k) for k in range(8)], *[talking(8 + lost + k) for k in range(8)]]
+    made = predict(scripted_model(scored=ALL), slices)
     assert made[7].reason is None
     assert made[8].reason is Reason.NO_MEDIA
     assert made[-1].reason is None
@@ -236,7 +236,7 @@ def _sound_file(k: int) -> Slice:
 def test_a_window_without_evidence_abstains(make: Callable[[int], Slice], reason: Reason) -> None:
     """What cannot be judged gets a reason instead of a score, and the fusion graph never runs."""
     scripted = scripted_model()
-    made = _predict(scripted, [make(k) for k in range(8)])
+    made = predict(scripted, [make(k) for k in range(8)])
     assert made[-1].reason is reason
     assert (made[-1].logit, made[-1].frames, made[-1].sync, dict(made[-1].parts)) == (None, None, None, {})
     assert scripted.backends["fusion"].batches == []
@@ -245,14 +245,14 @@ def test_a_window_without_evidence_abstains(make: Callable[[int], Slice], reason
 def test_what_is_not_there_is_not_encoded() -> None:
     """Slices without a face or without sound do not pass that encoder."""
     scripted = scripted_model()
-    slices = [_faceless(0), _talking(1), _nothing(2), make_slice(3, face=make_face(), audio_ok=0)]
+    slices = [_faceless(0), talking(1), _nothing(2), make_slice(3, face=make_face(), audio_ok=0)]
     Predictor(scripted.model).predict([(StreamState(), s) for s in slices])
     assert [scripted.backends[name].batches for name in ENCODERS] == [[2], [2], [2]]
 
 
 def test_a_new_face_is_scored_after_its_own_window() -> None:
     """When the main face changes, its predecessor's pictures are masked until enough are its own."""
-    made = _predict(scripted_model(), [make_slice(k, face=make_face(track=int(k >= 8))) for k in range(16)])
+    made = predict(scripted_model(), [make_slice(k, face=make_face(track=int(k >= 8))) for k in range(16)])
     assert [p.reason for p in made[7:]] == [None, *[Reason.FACE_CHANGED] * 5, None, None, None]
     assert [p.track for p in made[7:]] == [0, *[None] * 5, 1, 1, 1]
     assert made[13].coverage.face == 0.75
@@ -261,7 +261,7 @@ def test_a_new_face_is_scored_after_its_own_window() -> None:
 @pytest.mark.parametrize(
     ("make", "modality", "video_ok", "audio_ok", "parts"),
     [
-        (_talking, "av", 1, 1, {"video", "audio", "motion", "desync"}),
+        (talking, "av", 1, 1, {"video", "audio", "motion", "desync"}),
         (lambda k: make_slice(k, face=make_face(), level=0), "video", 1, 0, {"video", "motion"}),
         (_faceless, "audio", 0, 1, {"audio"}),
     ],
@@ -277,7 +277,7 @@ def test_a_score_rests_on_its_modality_alone(
         return answer(np.zeros((1, 4)))
 
     every = dict.fromkeys(("video", "audio", "motion", "desync"), AS_IS)
-    made = _predict(scripted_model(scored=ALL, parts=every, fuse=fuse), [make(k) for k in range(8)])[-1]
+    made = predict(scripted_model(scored=ALL, parts=every, fuse=fuse), [make(k) for k in range(8)])[-1]
     assert (made.modality, made.reason, set(made.parts)) == (modality, None, parts)
     assert (made.sync is None) == (modality != "av")
     assert (made.track is None) == (modality == "audio")
@@ -294,7 +294,7 @@ def test_masks_follow_the_pictures_with_the_face() -> None:
         return answer(np.zeros((1, 4)))
 
     face = make_face(ok=[0, 1, 2, 3, 4, 6, 7])
-    _predict(scripted_model(fuse=fuse), [make_slice(k, face=face) for k in range(8)])
+    predict(scripted_model(fuse=fuse), [make_slice(k, face=face) for k in range(8)])
     assert seen[0]["video_ok"].reshape(8, 8).tolist() == [[1, 1, 1, 1, 1, 0, 1, 1]] * 8
 
 
@@ -312,7 +312,7 @@ def test_no_number_is_no_score(output: str, bad: float) -> None:
         return outputs
 
     predictor = Predictor(scripted_model(fuse=fuse).model)
-    made = predictor.predict([(s, _talking(k)) for k in range(8) for s in (state, other)])[-2:]
+    made = predictor.predict([(s, talking(k)) for k in range(8) for s in (state, other)])[-2:]
     assert [(p.reason, p.logit) for _, p in made] == [(Reason.MODEL_NAN, None), (None, 1.0)]
     assert made[0][1].parts == {}
 
@@ -326,7 +326,7 @@ def test_nan_in_the_tokens_reaches_the_gate() -> None:
         value = math.nan if graph == "audio" and calls.count("audio") == 9 else 1.0
         return {"tokens": np.full((len(inputs[graph]), 8, 4), value, np.float32)}
 
-    made = _predict(scripted_model(encode=encode), [_talking(k) for k in range(18)])
+    made = predict(scripted_model(encode=encode), [talking(k) for k in range(18)])
     assert [p.reason for p in made[7:]] == [None, *[Reason.MODEL_NAN] * 8, None, None]
 
 
@@ -343,14 +343,14 @@ def test_a_failing_runtime_is_never_a_score(graph: str) -> None:
     scripted = scripted_model(encode=encode, fuse=fail if graph == "fusion" else None)
     predictor, state = Predictor(scripted.model), StreamState()
     with pytest.raises(BackendError, match="out of memory"):
-        predictor.predict([(state, _talking(k)) for k in range(8)])
+        predictor.predict([(state, talking(k)) for k in range(8)])
 
 
 def test_an_answer_that_does_not_fit_is_never_a_score() -> None:
     """Outputs that are not those of the contract are an error."""
     scripted = scripted_model(fuse=lambda inputs: {"clip": np.zeros((1, 4), np.float32)})
     with pytest.raises(ContractError, match="fusion: got tensors"):
-        _predict(scripted, [_talking(k) for k in range(8)])
+        predict(scripted, [talking(k) for k in range(8)])
 
 
 def _fixed(clip: list[float]) -> Callable[[Tensors], Tensors]:
@@ -360,7 +360,7 @@ def _fixed(clip: list[float]) -> Callable[[Tensors], Tensors]:
 @pytest.mark.parametrize(
     ("make", "logit"),
     [
-        (_talking, 2.0 * 1.5 - 0.25),
+        (talking, 2.0 * 1.5 - 0.25),
         (lambda k: make_slice(k, face=make_face(), level=0), 3.0 * 1.5 + 1.0),
         (_faceless, -1.0 * 1.5),
     ],
@@ -370,7 +370,7 @@ def test_calibration_is_by_modality(make: Callable[[int], Slice], logit: float) 
     """The score is scale * logit + offset, with the numbers of the modality it rests on."""
     scored = {"av": Affine(2.0, -0.25), "video": Affine(3.0, 1.0), "audio": Affine(-1.0, 0.0)}
     scripted = scripted_model(scored=scored, fuse=_fixed([1.5, 0, 0, 0]))
-    assert _predict(scripted, [make(k) for k in range(8)])[-1].logit == logit
+    assert predict(scripted, [make(k) for k in range(8)])[-1].logit == logit
 
 
 def test_the_parts_join_the_score() -> None:
@@ -378,7 +378,7 @@ def test_the_parts_join_the_score() -> None:
     by = Affine(2.0, -0.25, video=0.25, audio=0.125, motion=0.25, gain=0.5, shift=1.0)
     parts = {"video": Affine(1.0, 0.5), "audio": Affine(0.25, -1.0), "motion": Affine(0.5, 0.25)}
     scripted = scripted_model(scored={"av": by}, parts=parts, fuse=_fixed([1.5, -3.0, 8.0, 99.0, 3.5]))
-    made = _predict(scripted, [_talking(k) for k in range(8)])[-1]
+    made = predict(scripted, [talking(k) for k in range(8)])[-1]
     odds = 0.375 * math.exp(2.0 * 1.5 - 0.25) + 0.25 * math.exp(-2.5) + 0.125 * math.exp(1.0)
     odds += 0.25 * math.exp(2.0)
     assert made.logit == pytest.approx(0.5 * math.log(odds) + 1.0)
@@ -388,7 +388,7 @@ def test_parts_are_calibrated_probabilities() -> None:
     """Each part is the logistic function of its own calibrated logit; an uncalibrated part is left out."""
     parts = {"video": Affine(2.0, 0.5), "desync": Affine(1.0, 0.0)}
     scripted = scripted_model(parts=parts, fuse=_fixed([0, -1.0, 5.0, 0.25]))
-    made = _predict(scripted, [_talking(k) for k in range(8)])[-1]
+    made = predict(scripted, [talking(k) for k in range(8)])[-1]
     assert made.parts == pytest.approx(
         {"video": 1 / (1 + math.exp(1.5)), "desync": 1 / (1 + math.exp(-0.25))}, rel=1e-6
     )
@@ -397,7 +397,7 @@ def test_parts_are_calibrated_probabilities() -> None:
 @pytest.mark.parametrize("extreme", [1e30, -1e30])
 def test_extreme_logits_stay_probabilities(extreme: float) -> None:
     """A very sure network does not overflow."""
-    made = _predict(scripted_model(fuse=_fixed([extreme] * 4)), [_talking(k) for k in range(8)])[-1]
+    made = predict(scripted_model(fuse=_fixed([extreme] * 4)), [talking(k) for k in range(8)])[-1]
     assert made.logit == pytest.approx(extreme)
     assert list(made.parts.values()) == pytest.approx([float(extreme > 0)] * 3, abs=1e-20)
 
@@ -407,100 +407,3 @@ def test_an_empty_batch_is_nothing() -> None:
     scripted = scripted_model()
     assert Predictor(scripted.model).predict([]) == []
     assert all(backend.batches == [] for backend in scripted.backends.values())
-
-
-def _down_during(graph: str, down: Sequence[int]) -> ScriptedModel:
-    """A model that is down for calls of one graph, by number."""
-    calls = []
-
-    def encode(name: str, inputs: Tensors) -> Tensors:
-        return answered(name, lambda: mean_tokens(name, inputs))
-
-    def answered(name: str, give: Callable[[], Tensors]) -> Tensors:
-        calls.append(name)
-        if name == graph and calls.count(name) - 1 in down:
-            raise BackendDown("starting again")
-        return give()
-
-    return scripted_model(
-        encode=encode,
-        fuse=lambda inputs: answered("fusion", lambda: answer(np.ones((len(inputs["video"]), 4)))),
-    )
-
-
-def test_slices_that_could_not_be_encoded_are_missing_and_the_rest_is_scored() -> None:
-    """While the engine is down there is that reason; afterwards what was lost is what never arrived."""
-    made = _predict(_down_during("audio", range(10, 12)), [_talking(k) for k in range(22)])
-    assert [p.reason for p in made[7:13]] == [None] * 3 + [Reason.ENGINE_DOWN] * 2 + [None]
-    assert made[-1].reason is None
-    assert [p.index for p in made] == list(range(22))
-    assert [p.captured_ns for p in made] == [1000 + k for k in range(22)]
-    assert made[10].coverage.face == made[10].coverage.audio == 7 / 8
-    assert made[12].coverage.face == 6 / 8
-    assert made[-1].coverage.face == 1
-
-
-@pytest.mark.parametrize("graph", ENCODERS)
-def test_an_engine_that_stays_down_gives_no_score_from_what_was_before(graph: str) -> None:
-    made = _predict(_down_during(graph, range(10, 99)), [_talking(k) for k in range(30)])
-    assert [p.reason for p in made[7:]] == [None] * 3 + [Reason.ENGINE_DOWN] * 20
-    assert _logits(made[10:]) == []
-
-
-def test_windows_that_could_not_be_scored_keep_their_slices() -> None:
-    """Down in between, after encoding: the next window is whole again.  Other reasons stay what they are."""
-    made = _predict(_down_during("fusion", range(2, 4)), [_talking(k) for k in range(14)])
-    assert [p.reason for p in made[7:]] == [None] * 2 + [Reason.ENGINE_DOWN] * 2 + [None] * 3
-    assert {p.coverage.face for p in made[7:]} == {1.0}
-    predictor, states = Predictor(_down_during("fusion", range(99)).model), [StreamState(), StreamState()]
-    batch = [(states[0], _talking(k)) for k in range(8)] + [(states[1], _talking(0))]
-    reasons = [p.reason for _, p in predictor.predict(batch)]
-    assert reasons == [Reason.TOO_SHORT] * 7 + [Reason.ENGINE_DOWN, Reason.TOO_SHORT]
-
-
-def test_what_was_dropped_while_the_engine_was_down_is_the_engines_fault() -> None:
-    """A live stream drops what comes while a call hangs; no media missed, until enough is there again."""
-    heard = [*range(9), *range(20, 36)]
-    made = _predict(_down_during("audio", [8, 9]), [_talking(k) for k in heard])
-    reasons = {p.index: p.reason for p in made}
-    assert {reasons[k] for k in (8, *range(20, 26))} == {Reason.ENGINE_DOWN}
-    assert {reasons[k] for k in range(26, 36)} == {None}
-    assert Reason.NO_MEDIA not in reasons.values()
-
-
-def test_what_never_arrived_is_not_the_engines_fault() -> None:
-    """The same gap, with an engine that runs; and one long after it was down."""
-    made = _predict(_down_during("audio", range(0)), [_talking(k) for k in (*range(9), *range(20, 30))])
-    assert [p.reason for p in made if p.index in (20, 21, 24)] == [Reason.NO_MEDIA] * 3
-    made = _predict(_down_during("audio", [8]), [_talking(k) for k in (*range(20), *range(31, 36))])
-    assert [p.reason for p in made if p.index >= 31] == [Reason.NO_MEDIA] * 5
-
-
-@pytest.mark.parametrize("kind", ["sound", "picture"])
-def test_one_of_both_is_enough_to_know_whose_fault_it_is(kind: str) -> None:
-    """Streams of sound alone, or of pictures alone, that lost three slices of eight."""
-
-    def piece(index: int) -> Slice:
-        if kind == "sound":
-            return make_slice(index, has_video=False, picture_ok=0.0)
-        return make_slice(index, face=make_face(seed=index), has_audio=False, audio_ok=0.0)
-
-    graph = "audio" if kind == "sound" else "video"
-    made = _predict(_down_during(graph, range(10, 13)), [piece(k) for k in range(24)])
-    assert {p.reason for p in made[10:16]} == {Reason.ENGINE_DOWN}
-    usual = Reason.UNSUPPORTED_MODALITY if kind == "sound" else None
-    assert [made[9].reason, made[-1].reason] == [usual] * 2
-
-
-def test_other_faults_are_told_while_a_lost_slice_is_not_what_is_missing() -> None:
-    """One of eight is lost: the face that is turned away would not be judged with it either."""
-    aside = make_face(pose=(0.0, 1.0, 0.0))
-    pieces = [make_slice(k, face=aside, has_audio=False, audio_ok=0.0) for k in range(14)]
-    made = _predict(_down_during("video", [8]), pieces)
-    assert [p.reason for p in made[7:]] == [Reason.FACE_TURNED, Reason.ENGINE_DOWN, *[Reason.FACE_TURNED] * 5]
-
-
-def test_a_hop_counts_on_while_the_engine_is_down() -> None:
-    made = _predict(_down_during("video", range(8, 10)), [_talking(k) for k in range(16)], hop=2)
-    assert [p.index for p in made] == list(range(1, 16, 2))
-    assert made[4].reason is Reason.ENGINE_DOWN
