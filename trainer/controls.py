@@ -1,8 +1,8 @@
 """Controls: what a result must survive before it is believed.
 
 - A generator that training never saw: what is left of the figure without it.
-- Labels that were shuffled: nothing can be learnt from them, so an AUC away from 0.5 means that
-  validation knows something of training, or that the figure is computed wrongly.
+- Labels that were shuffled (see :mod:`avff.trainer.label_shuffle`): nothing can be learnt from them, so an
+  AUC away from 0.5 means that validation's labels reach training, or that the figure is computed wrongly.
 - What is known of a clip without looking at a face or listening to a word: a figure above chance
   says how much of any other the clips' origin may have given away.
 - Copies of one clip on two sides (see :mod:`avff.trainer.copies`), which no list of people or footage

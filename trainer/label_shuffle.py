@@ -1,4 +1,10 @@
-"""The label-shuffle control: what is learnt from labels that mean nothing."""
+"""The label-shuffle control: what is learnt from labels that mean nothing.
+
+Training's labels and validation's are dealt out apart, so what one says cannot be learnt from the other:
+an AUC away from 0.5 means that validation's labels reach training, or that the figure is computed wrongly.
+A person on both sides has unrelated labels here and does not show; that is what the groups of a split and
+:mod:`avff.trainer.copies` are for.
+"""
 
 from __future__ import annotations
 
@@ -126,8 +132,9 @@ def shuffled_page(rows: Sequence[Shuffled]) -> str:
 
 
 _SHUFFLED = """\
-Runs on labels that were dealt out by lot among people, in training and in validation; no pseudo-fakes, which
-bring true labels. AUC of the validation windows that are called generated, by head, after its stage's last
-epoch. There are few people and collections, so one lot of training may agree with that of validation by luck;
-the same lot turned round then disagrees as much. The mean should be near 0.5: beyond that, validation knows
-something of training, or the figure is computed wrongly."""
+Runs on labels that were dealt out by lot among people, in training and in validation apart; no pseudo-fakes,
+which bring true labels. AUC of the validation windows that are called generated, by head, after its stage's
+last epoch. There are few people and collections, so one lot of training may agree with that of validation by
+luck; the same lot turned round then disagrees as much. The mean should be near 0.5: beyond that, validation's
+labels reach training, or the figure is computed wrongly. It does not show people or copies on both sides,
+whose labels here have nothing to do with each other: `near-copies` looks for those."""
