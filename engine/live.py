@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import av
@@ -18,7 +18,7 @@ import av.error
 
 from avff.engine.decode import MediaReader
 from avff.engine.errors import LiveError, MediaError
-from avff.engine.media import MediaItem
+from avff.engine.media import AudioBlock, MediaItem
 
 MAX_PIXELS = 4096 * 2304
 """Larger pictures are refused: one would take 28 MB before it is scaled down."""
@@ -101,6 +101,7 @@ class LiveReader:
     ) -> None:
         self.has_video, self.has_audio = reader.has_video, reader.has_audio
         self.in_bursts = container.format.name == "hls"
+        self._separate = container.format.name == "rtsp"
         self._shown = shown
         self._reader = reader
         self._container = container
@@ -119,10 +120,20 @@ class LiveReader:
             LiveError: always, in the end: nothing came for too long, or the sender closed.
         """
         try:
-            yield from self._reader.items()
+            for item in self._reader.items():
+                yield self._with_doubt(item)
         except av.error.FFmpegError as error:
             raise self._broken(error) from None
         raise LiveError(f"{self._shown}: the sender closed the stream", "closed")
+
+    def _with_doubt(self, item: MediaItem) -> MediaItem:
+        """Say of RTSP's sound that nobody knows how it lies to the picture, until the sender has reported.
+
+        Before that FFmpeg lets each track begin at a zero of its own; some cameras never report.
+        """
+        if self._separate and isinstance(item, AudioBlock) and self.unix_ns is None:
+            return replace(item, error_ns=None)
+        return item
 
     def close(self) -> None:
         """Release the connection."""

@@ -40,6 +40,10 @@ RTSP itself is not in its list, which keeps FFmpeg from following redirections: 
 """
 
 
+_LOOSE_AT = re.compile(r"[^:]*://[^/?#@]*:[^/?#@]*[/?#].*@", re.DOTALL)
+"""``user:pass/word@host``, or a host with a port and an @ in its path: nobody can tell."""
+
+
 def opener_of(scheme: str) -> Opener:
     """Return the opener for one of ``SCHEMES``."""
 
@@ -50,7 +54,9 @@ def opener_of(scheme: str) -> Opener:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL without user, password, query and fragment."""
+    """Return a URL without user, password, query and fragment; the scheme alone if those cannot be told."""
+    if _LOOSE_AT.match(url):
+        return f"{url.partition(':')[0]}://…"
     bare = re.split(r"[?#]", url, maxsplit=1)[0]
     scheme, slashes, rest = bare.partition("://")
     host, slash, path = rest.partition("/")
@@ -61,7 +67,7 @@ def _open(url: str, name: str | None, settings: SourceSettings) -> Source:
     """Return the source for a URL; whether somebody answers shows when it runs.
 
     Raises:
-        SourceError: the URL names no host, or a port that is none.
+        SourceError: the URL names no host, a port that is none, or cannot be told from a password.
     """
     shown = shown_url(url)
     _check(url, shown)
@@ -71,6 +77,12 @@ def _open(url: str, name: str | None, settings: SourceSettings) -> Source:
 
 
 def _check(url: str, shown: str) -> None:
+    if _LOOSE_AT.match(url):
+        raise SourceError(
+            f"{shown}: has an @ after its host; write / ? # of a password as %2F %3F %23, "
+            "and an @ of a path as %40",
+            ExitCode.USAGE,
+        )
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

@@ -74,6 +74,9 @@ async def test_nothing_secret_is_shown(url: str, shown: str) -> None:
         ("rtsp://cam:port/live", "its port must be a number"),
         ("rtsp://me:secret@cam:99999/live", "its port must be a number"),
         ("http://cam/a b", "blanks"),
+        ("rtsp://me:sec/ret@cam/live", "rtsp://…: has an @ after its host"),
+        ("rtsp://me:se#cret@cam/live", "rtsp://…: has an @ after its host"),
+        ("rtsp://me:secret?@cam/live", "rtsp://…: has an @ after its host"),
     ],
 )
 async def test_url_that_makes_no_sense_is_a_usage_error(uri: str, words: str) -> None:
@@ -81,7 +84,7 @@ async def test_url_that_makes_no_sense_is_a_usage_error(uri: str, words: str) ->
     with pytest.raises(SourceError, match=words) as raised:
         open_source(uri)
     assert raised.value.exit_code == ExitCode.USAGE
-    assert "secret" not in str(raised.value)
+    assert not any(part in str(raised.value) for part in ("secret", "sec", "cret"))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
