@@ -228,7 +228,7 @@ def test_rivals_are_compared_with_a_hop(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_fastest_variant_is_one_that_holds(one_run: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the gate refuses is in the table, and is not chosen."""
     _, graphs = read_model(None)
-    report = Agreement(1, 64, 0.5, 0.9, 0.9, 0.0, {}, "", Limits())
+    report = Agreement(1, 64, 0.5, 0.9, 0.9, 0.0, 0, {}, "", Limits())
     monkeypatch.setattr(bench_variants_section, "_clips", lambda data: [])
     monkeypatch.setattr(bench_variants_section, "weights_of", lambda *_: {"FP32": graphs, "INT8": graphs})
     monkeypatch.setattr(bench_variants_section, "check", lambda *_: {"INT8": report})
