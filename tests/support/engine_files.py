@@ -32,7 +32,9 @@ def random_engines(seed: int, size: int = 3000) -> tuple[Sidecar, dict[str, byte
     for name, content in engines.items():
         digest = hashlib.sha256(content).hexdigest()
         own = contract.graphs[name].sha256
-        graphs[name] = CompiledGraph(f"{name}-{digest[:8]}.engine", digest, size, own, own, Profile(1, 4, 32))
+        graphs[name] = CompiledGraph(
+            f"{name}-{digest[:16]}.engine", digest, size, own, own, Profile(1, 4, 32)
+        )
     parity = {"fp16": {"windows": 64}}
     sidecar = Sidecar("rtx", "1.7.1.116", ("8.0", "8.6", "8.9", "12.0+"), "fp16", graphs, contract, parity)
     return sidecar, engines
@@ -59,7 +61,7 @@ def write_onnx_engines(
     for name, content in engines.items():
         own = contract.graphs[name].sha256
         graphs[name] = CompiledGraph(
-            f"{name}-{own[:8]}.engine", own, len(content), own, own, Profile(1, min(4, most), most)
+            f"{name}-{own[:16]}.engine", own, len(content), own, own, Profile(1, min(4, most), most)
         )
     sidecar = Sidecar("rtx", version, ("8.0", "8.6"), "fp32", graphs, contract, None)
     publish(directory, sidecar, engines)
