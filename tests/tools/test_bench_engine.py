@@ -8,6 +8,7 @@ import re
 import runpy
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ from tools.bench_cold import Cold, cold_start
 from tools.bench_contenders import hop_of_torch, timing_net, torch_modules, window_of_torch
 from tools.bench_hardware import Hardware, demand_of
 from tools.bench_hop import Inputs, hop_of_model, window_of_model
-from tools.bench_page import OPEN_GPU, Goal, goals_table
+from tools.bench_page import OPEN_GPU, OPEN_TORCH, Goal, goals_table
 from tools.bench_plan import Bench, Section
 from tools.bench_rivals import OpenAvff, Seed, windows_of
 from tools.bench_turns import by_turns
@@ -211,6 +212,19 @@ def test_runtimes_are_timed_and_started(one_run: None, monkeypatch: pytest.Monke
     )
     assert f"| TensorRT FP16, GPU | GPU |  | {OPEN_GPU} |  |  |" in section.text
     assert "| torch FP32, eager | 1.50 | 0.25 | 100 |" in section.text
+
+
+def test_engines_without_a_torch_that_sees_the_gpu(one_run: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT has its figures, torch has the reason why not, and it is not that there is no GPU."""
+    monkeypatch.setattr(bench_runtimes, "cold_start", lambda kind, place: Cold(1.5, 0.25, 100.0))
+    monkeypatch.setattr(bench_runtimes, "_engine_build", lambda bench: "")
+    monkeypatch.setattr(bench_runtimes, "load_engines", lambda engines: load_model(threads=1))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    section = bench_runtimes.backends_section(replace(BENCH, batches=(1,), engines=Path("engines")))
+    assert f"| torch FP16, eager, GPU | GPU |  | {OPEN_TORCH} |  |  |" in section.text
+    assert OPEN_GPU not in section.text
+    first, share, rate = (goal.value for goal in section.goals[-3:])
+    assert (type(first), share, type(rate)) == (float, OPEN_TORCH, float)
 
 
 def test_rivals_are_compared_with_a_hop(monkeypatch: pytest.MonkeyPatch) -> None:
