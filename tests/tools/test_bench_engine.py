@@ -228,14 +228,17 @@ def test_engines_without_a_torch_that_sees_the_gpu(one_run: None, monkeypatch: p
 
 
 def test_rivals_are_compared_with_a_hop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And with a whole window; the goals are those of the issue."""
+    """And with a whole window, by which the goals are judged; the hop's factor stands beside."""
     monkeypatch.setattr(bench_comparisons, "OpenAvff", lambda: 0.06)
     monkeypatch.setattr(bench_comparisons, "Seed", lambda: 0.03)
     monkeypatch.setattr(bench_comparisons, "pass_of", lambda seconds, threads: lambda: time.sleep(seconds))
     section = bench_comparisons.rivals_section(BENCH)
-    ours, *_, seed, theirs = section.figures.values()
+    hop, whole, *_, seed, theirs = section.figures.values()
+    assert whole > hop
     assert theirs >= 60 > seed >= 30
-    assert [goal.value for goal in section.goals] == pytest.approx([theirs / ours, seed / ours])
+    assert [goal.value for goal in section.goals] == pytest.approx([theirs / whole, seed / whole])
+    for goal, rival in zip(section.goals, (theirs, seed), strict=True):
+        assert f"(a hop's: {rival / hop:.3g} x)" in goal.what
     assert [goal.limit for goal in section.goals] == [100, 50]
 
 
