@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avff.engine.backends.sidecar import capability
 from avff.trainer.engines.builder import RTX_DEFAULT
 from tools.bench_page import Goal
 
@@ -116,7 +115,7 @@ class Kit:
         if not _version(package)[0].isdigit():
             return Check(what, State.OPEN, f"open: {package} is not installed")
         command = [sys.executable, "tools/build_engine.py", "default", "--flavour", flavour, "--data", data]
-        if flavour == "rtx" and not _is_built_for(gpu.capability):
+        if flavour == "rtx" and gpu.capability not in RTX_DEFAULT:
             command += ["--compute-capability", gpu.capability]
         made = self.run([*command, "-o", str(engines)])
         if made.code == 0:
@@ -156,13 +155,6 @@ class Kit:
                 return [Check("speed on the GPU", State.FAILED, (made.err or ("no figures",))[-1])]
             goals = json.loads(figures.read_text(encoding="utf-8"))["goals"]
         return [_as_check(Goal(**goal)) for goal in goals if "TensorRT" in goal["what"]]
-
-
-def _is_built_for(wanted: str) -> bool:
-    """Whether TensorRT-RTX builds for a compute capability without being asked to."""
-    found = capability(wanted)
-    own = {text: capability(text.removesuffix("+")) for text in RTX_DEFAULT}
-    return any(found == one or (text.endswith("+") and found > one) for text, one in own.items())
 
 
 def _as_check(goal: Goal) -> Check:
