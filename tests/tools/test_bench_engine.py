@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,6 +90,38 @@ def test_a_hop_is_a_slice_and_a_window_in_every_runtime(model: Path) -> None:
     window_of_torch(torch_modules(seeded_net(config=WITH_MOTION)), contract, inputs, threads=1)(1)
     assert inputs.of(2) is inputs.of(2)
     assert inputs.of(2)["fusion"]["video_ok"].min() == 1
+
+
+def test_torch_on_a_gpu_waits_once_a_hop(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page-locked FP32 is made once, halved behind the copy, never on the CPU; a scripted GPU counts."""
+    pins: list[torch.Tensor] = []
+    copies: list[tuple[torch.dtype, bool]] = []
+    waits: list[int] = []
+    to, empty = torch.Tensor.to, torch.empty
+
+    def scripted_to(one: torch.Tensor, *where: Any, non_blocking: bool = False, **rest: Any) -> torch.Tensor:
+        if where != ("cuda",):
+            return to(one, *where, **rest)
+        copies.append((one.dtype, non_blocking))
+        return one
+
+    def scripted_pin(one: torch.Tensor) -> torch.Tensor:
+        pins.append(one)
+        return one
+
+    monkeypatch.setattr(torch.Tensor, "to", scripted_to)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", scripted_pin)
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **rest: empty(*shape, **rest))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
+    contract = contract_of(model)
+    modules = torch_modules(seeded_net(config=WITH_MOTION), half=True)
+    hop = hop_of_torch(modules, contract, Inputs(contract), gpu=True)
+    count = sum(len(graph.inputs) for graph in contract.graphs.values())
+    for _ in range(3):
+        hop(2)
+    assert len(pins) == count
+    assert copies == [(torch.float32, True)] * (3 * count)
+    assert len(waits) == 3
 
 
 def test_the_network_that_is_timed_in_torch_is_the_embedded_one(model: Path) -> None:
