@@ -41,7 +41,7 @@ bench-engine: $(DEV_ENV)/.installed ## Measure the network in every runtime, aga
 	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
 	$(DEV_ENV)/bin/python tools/bench.py engine --json bench-results/bench-engine.json
 
-gpu-check: $(DEV_ENV)/.installed ## Build, compare, test and time on this machine's NVIDIA GPU; ends with 77 without one.
+gpu-check: $(DEV_ENV)/.installed ## Build, compare, test and time on this machine's NVIDIA GPU; 3: rows are open, 77: all.
 	$(DEV_ENV)/bin/python -m avff.engine.faces.assets
 	$(DEV_ENV)/bin/python -m tools.gpu_check
 

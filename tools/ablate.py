@@ -5,7 +5,8 @@
 
 First the encoders on single slices, then the fusion graph on whole windows, on the encoders that the first
 row has left.  What is measured is the AUC of validation windows, of people and generators that nothing was
-trained on; the clips that judge have no part.  The same command goes on where it was stopped.
+trained on; the clips that judge have no part.  The same command goes on where it was stopped; other settings
+are other runs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from avff.engine.settings import Override, load_settings
 from avff.engine.threads import stay_in_caller
 from avff.trainer.commands import read_overrides, run_command
 from avff.trainer.config import RunSettings
+from avff.trainer.control_runs import digest_of
 from avff.trainer.data.slices import PICTURE_KINDS
 from avff.trainer.model.registry import build
 from avff.trainer.paths import RunPaths
@@ -110,7 +112,7 @@ def _train_encoders(settings: RunSettings, data: RunData, name: str) -> tuple[Ma
     Returns:
         the figures after the last epoch, and the checkpoint.
     """
-    net, paths = _fresh(settings), RunPaths(settings.output, name)
+    net, paths = _fresh(settings), RunPaths(settings.output, f"{name}-{digest_of(settings)}")
     stages = [make(settings, data, net) for make in (pretrain_stage, encoder_stage)]
     for stage in stages:
         if stage is not None:
@@ -120,7 +122,7 @@ def _train_encoders(settings: RunSettings, data: RunData, name: str) -> tuple[Ma
 
 def _train_fusion(settings: RunSettings, data: RunData, base: Path, name: str) -> Mapping[str, float]:
     """Train the fusion graph on the encoders of a checkpoint; return the figures after the last epoch."""
-    net, paths = _fresh(settings), RunPaths(settings.output, name)
+    net, paths = _fresh(settings), RunPaths(settings.output, f"{name}-{digest_of(settings)}")
     load_weights(net, base)
     _finish(supervised_stage(settings, data, net), settings, paths, net)
     return _last(paths, FINAL)

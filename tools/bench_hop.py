@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from avff.engine.backend import Tensors
-from avff.engine.contract import GRAPHS, Contract
-from avff.engine.model import Model, load_model
+from avff.engine.contract import GRAPHS, Contract, parse_contract
+from avff.engine.model import CONTRACT_FILE, Model
 
 Hop = Callable[[int], object]
 """Computes one hop for so many streams at once."""
@@ -68,8 +68,6 @@ def window_of_model(model: Model, inputs: Inputs) -> Callable[[], object]:
     return run
 
 
-def contract_of(model: Path | None) -> Contract:
-    """Return the contract of a model; None for the embedded one."""
-    loaded = load_model(model, threads=1)
-    loaded.close()
-    return loaded.contract
+def contract_of(model: Path) -> Contract:
+    """Return the contract of a model's directory; no graph is loaded for it."""
+    return parse_contract((model / CONTRACT_FILE).read_text(encoding="utf-8"))

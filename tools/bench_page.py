@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 OPEN_GPU = "open: no NVIDIA GPU here"
+OPEN_TORCH = "open: torch sees no NVIDIA GPU here"
 
 
 @dataclass(frozen=True, slots=True)

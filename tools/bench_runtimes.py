@@ -20,7 +20,7 @@ from avff.trainer.engines.mixed import to_mixed
 from tools import bench_contenders as contenders
 from tools.bench_cold import cold_start
 from tools.bench_hop import Hop, hop_of_model
-from tools.bench_page import OPEN_GPU, Goal, table
+from tools.bench_page import OPEN_GPU, OPEN_TORCH, Goal, table
 from tools.bench_plan import Bench, Key, Section, timed
 from tools.bench_turns import Times
 from tools.engine_runtime import load_engines
@@ -39,14 +39,16 @@ def backends_section(bench: Bench) -> Section:
     gpu_hops = _gpu_hops(bench)
     on_gpu = timed(bench, 0, gpu_hops)
     rows = [_row(key, made) for key, made in (times | on_gpu).items()]
-    rows += [(name, "GPU", "", _why_open(), "", "") for name in _ON_GPU if name not in gpu_hops]
+    rows += [(name, "GPU", "", _why_open(bench, name), "", "") for name in _ON_GPU if name not in gpu_hops]
     head = ("runtime", "threads", "batch", "p50, ms", "p99, ms", "hops/s")
     text = table(head, rows) + "\n" + _cold_starts(bench)
     figures = [
         {"runtime": name, "threads": t, "batch": b, "p50_ms": m.p50_ms, "p99_ms": m.p99_ms, "runs": m.runs}
         for (name, t, b), m in (times | on_gpu).items()
     ]
-    return Section("backends", "Runtimes", text, (*_cpu_goals(bench, times), *_gpu_goals(on_gpu)), figures)
+    return Section(
+        "backends", "Runtimes", text, (*_cpu_goals(bench, times), *_gpu_goals(bench, on_gpu)), figures
+    )
 
 
 def _cpu_hops(bench: Bench, threads: int) -> dict[str, Hop]:
@@ -90,11 +92,11 @@ def _cpu_goals(bench: Bench, times: dict[Key, Times]) -> list[Goal]:
     return [*goals, Goal(what, rate, "hops/s", 150.0, at_most=False)]
 
 
-def _gpu_goals(times: dict[Key, Times]) -> list[Goal]:
+def _gpu_goals(bench: Bench, times: dict[Key, Times]) -> list[Goal]:
     ours, theirs = ({b: m for (name, _, b), m in times.items() if name == one} for one in _ON_GPU)
-    reason = _why_open()
+    reason, without = (_why_open(bench, name) for name in _ON_GPU)
     first = ours[1].p99_ms if 1 in ours else reason
-    share = theirs[32].p50_ms / ours[32].p50_ms if 32 in ours and 32 in theirs else reason
+    share = theirs[32].p50_ms / ours[32].p50_ms if 32 in ours and 32 in theirs else without
     rate = max(1e3 * b / m.p50_ms for b, m in ours.items()) / HOPS_PER_STREAM if ours else reason
     return [
         Goal("hop of one stream, TensorRT FP16 on a GPU, p99", first, "ms", 2.0),
@@ -109,9 +111,14 @@ def _gpu_goals(times: dict[Key, Times]) -> list[Goal]:
     ]
 
 
-def _why_open() -> str:
-    """Say why a figure of the GPU is missing."""
-    return "open: no engines given (--engines), or batch not timed" if torch.cuda.is_available() else OPEN_GPU
+def _why_open(bench: Bench, name: str) -> str:
+    """Say why a runtime on the GPU has no figure."""
+    if torch.cuda.is_available():
+        return "open: batch not timed" if bench.engines is not None else "open: no engines given (--engines)"
+    # Engines are there, so a GPU may be: it is torch that cannot use it.
+    if bench.engines is not None:
+        return OPEN_TORCH if name == _ON_GPU[1] else "open: batch not timed"
+    return OPEN_GPU
 
 
 def _cold_starts(bench: Bench) -> str:
@@ -127,7 +134,7 @@ def _cold_starts(bench: Bench) -> str:
     for name, kind in kinds.items():
         cold = cold_start(kind, places[name])
         rows.append((name, f"{cold.start_s:.2f}", f"{cold.ready_s:.2f}", f"{cold.memory_mb:.0f}"))
-    rows += [(name, _why_open(), "", "") for name in _ON_GPU if name not in kinds]
+    rows += [(name, _why_open(bench, name), "", "") for name in _ON_GPU if name not in kinds]
     head = ("runtime, in a new process", "to the first hop, s", "of it after imports, s", "peak memory, MB")
     return table(head, rows) + _engine_build(bench)
 

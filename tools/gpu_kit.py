@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,12 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avff.engine.backends.sidecar import capability
 from avff.trainer.engines.builder import RTX_DEFAULT
 from tools.bench_page import Goal
 
 FLAVOURS = ("tensorrt", "rtx")
 """The faster one on data-centre cards first: it is the one that is timed where both can be built."""
+PATIENCE_S = 3600.0
+"""How long one command may take; on a GPU that hangs it would never end."""
 _PACKAGES = ("tensorrt", "tensorrt-rtx", "pycuda", "torch", "onnxruntime")
 _QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader")
 
@@ -76,16 +78,25 @@ class Kit:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def run(self, command: Sequence[str]) -> Ran:
-        """Run a command in the repository; one that is not there ends with 127."""
+    def run(self, command: Sequence[str], timeout_s: float = PATIENCE_S) -> Ran:
+        """Run a command in the repository.
+
+        One that is not there ends with 127; one that takes too long is ended, with 124.
+        """
         if shutil.which(command[0]) is None:
             return Ran(127, (), (f"{command[0]}: not found",))
         paths = os.pathsep.join([str(self._root / "src"), str(self._root)])
-        made = subprocess.run(
-            command, cwd=self._root, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        return Ran(made.returncode, tuple(made.stdout.splitlines()), tuple(made.stderr.splitlines()))
+        # A group of its own: what it started must end with it.
+        with subprocess.Popen(
+            command, cwd=self._root, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,
+        ) as made:  # fmt: skip
+            try:
+                out, err = made.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                os.killpg(made.pid, signal.SIGKILL)
+                return Ran(124, (), (f"no end after {timeout_s:g} s",))
+        return Ran(made.returncode, tuple(out.splitlines()), tuple(err.splitlines()))
 
     def find_gpu(self) -> Gpu | None:
         """Return the first GPU that the driver shows; None where there is no driver, or no GPU."""
@@ -104,7 +115,7 @@ class Kit:
         if not _version(package)[0].isdigit():
             return Check(what, State.OPEN, f"open: {package} is not installed")
         command = [sys.executable, "tools/build_engine.py", "default", "--flavour", flavour, "--data", data]
-        if flavour == "rtx" and not _is_built_for(gpu.capability):
+        if flavour == "rtx" and gpu.capability not in RTX_DEFAULT:
             command += ["--compute-capability", gpu.capability]
         made = self.run([*command, "-o", str(engines)])
         if made.code == 0:
@@ -126,7 +137,7 @@ class Kit:
         """Run the tests that need a GPU."""
         command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
         made = self.run(command)
-        said = made.out[-1].strip("= ") if made.out else f"exit code {made.code}"
+        said = (made.out or made.err or (f"exit code {made.code}",))[-1].strip("= ")
         if made.code == 5:  # pytest found none
             return Check("tests marked gpu", State.OPEN, "open: there are none")
         passed = made.code == 0 and re.search(r"\b[1-9]\d* passed", said) is not None
@@ -144,13 +155,6 @@ class Kit:
                 return [Check("speed on the GPU", State.FAILED, (made.err or ("no figures",))[-1])]
             goals = json.loads(figures.read_text(encoding="utf-8"))["goals"]
         return [_as_check(Goal(**goal)) for goal in goals if "TensorRT" in goal["what"]]
-
-
-def _is_built_for(wanted: str) -> bool:
-    """Whether TensorRT-RTX builds for a compute capability without being asked to."""
-    found = capability(wanted)
-    own = {text: capability(text.removesuffix("+")) for text in RTX_DEFAULT}
-    return any(found == one or (text.endswith("+") and found > one) for text, one in own.items())
 
 
 def _as_check(goal: Goal) -> Check:

@@ -22,6 +22,12 @@ HEADS = {
 """Figures of a run's history: AUC of the windows of generated clips against genuine ones."""
 
 
+def digest_of(settings: RunSettings) -> str:
+    """Return six digits for a run's name that other settings do not have."""
+    whole = settings.model_dump_json(exclude={"output": True, "data": {"workers"}})
+    return hashlib.sha256(whole.encode()).hexdigest()[:6]
+
+
 def generated_aucs(settings: RunSettings, data: RunData, what: str) -> dict[str, float]:
     """Train a run of its own, and return each head's AUC of generated windows after its stage's last epoch.
 
@@ -35,9 +41,8 @@ def generated_aucs(settings: RunSettings, data: RunData, what: str) -> dict[str,
         Stopped: a signal came; the same call goes on from there.
     """
     # The recipe is in the name: a run never goes on from the checkpoint of another.
-    digest = hashlib.sha256(settings.model_dump_json(exclude={"output": True, "data": {"workers"}}).encode())
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", what)
-    name = f"{settings.name}-{plain}-{digest.hexdigest()[:6]}"
+    name = f"{settings.name}-{plain}-{digest_of(settings)}"
     paths = RunPaths(settings.output, name)
     fit(settings.model_copy(update={"name": name}), data, paths)
     # Later epochs replace earlier ones.

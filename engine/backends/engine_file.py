@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from avff.engine.backends.sidecar import SIDECAR_FILE, CompiledGraph, Sidecar, capability, parse_sidecar
+from avff.engine.backends.sidecar import SIDECAR_FILE, CompiledGraph, Sidecar, parse_sidecar
 from avff.engine.errors import EngineFileError
 
-RTX_TARGETS = ("7.5", "8.0", "8.6", "8.9")
-"""GPUs below 12.0 that TensorRT-RTX 1.7 builds for; others need the flavour ``tensorrt``."""
+RTX_TARGETS = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+"""GPUs that TensorRT-RTX 1.7 builds for; others need the flavour ``tensorrt``."""
 _LARGEST_SIDECAR = 4_000_000
 _NON_BLOCKING = getattr(os, "O_NONBLOCK", 0)  # not on Windows
 T = TypeVar("T")
@@ -132,13 +132,13 @@ def _rtx_builds_for(runtime: Runtime, sidecar: Sidecar | None) -> bool:
     found = runtime.compute_capability
     if found == "7.5" and sidecar is not None and sidecar.precision == "fp32":
         return False  # it has no FP32 matrix products there
-    return found in RTX_TARGETS or capability(found) >= (12, 0)
+    return found in RTX_TARGETS
 
 
 def _must_be_asked_for(runtime: Runtime, sidecar: Sidecar) -> bool:
     found = runtime.compute_capability
     same = runtime.flavour == sidecar.flavour == "rtx"
-    return same and found in RTX_TARGETS and _rtx_builds_for(runtime, sidecar) and not sidecar.runs_on(found)
+    return same and _rtx_builds_for(runtime, sidecar) and not sidecar.runs_on(found)
 
 
 def _settled(directory: Path, read: Callable[[], T]) -> T:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -160,7 +161,22 @@ def _sidecar(raw: dict[str, Any]) -> Sidecar:
     parity = raw["parity"]
     if precision == "fp16" and not isinstance(parity.get("fp16") if isinstance(parity, dict) else None, dict):
         raise ValueError("there is no report of a comparison of its FP16 with FP32")
+    if precision == "fp16" and not _holds(parity["fp16"]):
+        raise ValueError("the report of the comparison of its FP16 with FP32 is none that lets it pass")
     return Sidecar(flavour, version, capabilities, precision, graphs, contract, parity)
+
+
+def _holds(report: Mapping[str, Any]) -> bool:
+    """Tell whether the figures of a report are there, finite, and within the limits that stand in it."""
+    try:
+        most = {name: float(report["limits"][name]) for name in ("windows", "logit", "auc", "batch")}
+        found = {name: float(report[name]) for name in ("windows", "logit", "batch")}
+        found["auc"] = abs(float(report["auc_expected"]) - float(report["auc_found"]))
+    except (KeyError, TypeError, ValueError):
+        return False
+    finite = all(map(math.isfinite, (*most.values(), *found.values())))
+    within = all(found[name] <= most[name] for name in ("logit", "auc", "batch"))
+    return finite and within and found["windows"] >= most["windows"]
 
 
 def _compiled(raw: dict[str, Any]) -> CompiledGraph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 from collections.abc import Iterator
@@ -20,6 +21,11 @@ from avff.trainer.engines.build import publish
 from tests.support.engine import scripted_model
 from tests.support.scripted_driver import VERSION
 
+PASSED = {
+    "windows": 64, "logit": 0.01, "auc_expected": 0.9, "auc_found": 0.9, "batch": 0.001,
+    "limits": {"windows": 64, "logit": 0.02, "auc": 0.001, "batch": 0.005},
+}  # fmt: skip
+"""What is read of the gate's report."""
 EMBEDDED = Path(engine.__file__).parent / "weights" / DEFAULT_MODEL
 
 
@@ -32,8 +38,10 @@ def random_engines(seed: int, size: int = 3000) -> tuple[Sidecar, dict[str, byte
     for name, content in engines.items():
         digest = hashlib.sha256(content).hexdigest()
         own = contract.graphs[name].sha256
-        graphs[name] = CompiledGraph(f"{name}-{digest[:8]}.engine", digest, size, own, own, Profile(1, 4, 32))
-    parity = {"fp16": {"windows": 64}}
+        graphs[name] = CompiledGraph(
+            f"{name}-{digest[:16]}.engine", digest, size, own, own, Profile(1, 4, 32)
+        )
+    parity = {"fp16": copy.deepcopy(PASSED)}
     sidecar = Sidecar("rtx", "1.7.1.116", ("8.0", "8.6", "8.9", "12.0+"), "fp16", graphs, contract, parity)
     return sidecar, engines
 
@@ -59,7 +67,7 @@ def write_onnx_engines(
     for name, content in engines.items():
         own = contract.graphs[name].sha256
         graphs[name] = CompiledGraph(
-            f"{name}-{own[:8]}.engine", own, len(content), own, own, Profile(1, min(4, most), most)
+            f"{name}-{own[:16]}.engine", own, len(content), own, own, Profile(1, min(4, most), most)
         )
     sidecar = Sidecar("rtx", version, ("8.0", "8.6"), "fp32", graphs, contract, None)
     publish(directory, sidecar, engines)

@@ -60,7 +60,7 @@ def test_variants_stand_beside_the_recipe(command: list[str], tmp_path: Path) ->
     ]  # fmt: skip
     assert "| no cross prediction |" in fusion
     assert "without generated" not in fusion
-    history = tmp_path / "runs" / "outputs" / "recipe" / "history.jsonl"
+    (history,) = (tmp_path / "runs" / "outputs").glob("recipe-??????/history.jsonl")
     (epoch,) = read_history(history)
     row = next(line for line in encoders.splitlines() if line.startswith("| recipe"))
     assert f"{epoch.values['auc/audio/vocoder']:.3f}" in row
@@ -68,6 +68,18 @@ def test_variants_stand_beside_the_recipe(command: list[str], tmp_path: Path) ->
     assert ablate.main(command) == 0
     assert (tmp_path / "runs" / "ablations.md").read_text() == page
     assert history.stat().st_mtime_ns == before
+
+
+def test_other_settings_are_other_runs(command: list[str], tmp_path: Path) -> None:
+    """A second call with more epochs into the same folder trains anew, encoders and fusion."""
+    assert ablate.main([*command, "--only", "recipe"]) == 0
+    again = [*command, "--only", "recipe", "--epochs", "2"]
+    assert ablate.main(again) == 0
+    outputs = tmp_path / "runs" / "outputs"
+    for name in ("recipe-??????", "recipe-fusion-??????"):
+        assert len(list(outputs.glob(name))) == 2
+    epochs = [len(read_history(path)) for path in outputs.glob("recipe-??????/history.jsonl")]
+    assert sorted(epochs) == [1, 2]
 
 
 def test_unknown_variant_is_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,12 @@ import json
 import math
 import re
 import runpy
+import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,8 +25,10 @@ from avff.trainer.model.size import gflop
 from tests.support.engines import contract_of, demo_clips, graphs_in, small_model
 from tests.support.training import WITH_MOTION, seeded_net
 from tools import (
+    bench_cold,
     bench_comparisons,
     bench_engine,
+    bench_hop,
     bench_runtimes,
     bench_turns,
     bench_variants,
@@ -33,7 +38,7 @@ from tools.bench_cold import Cold, cold_start
 from tools.bench_contenders import hop_of_torch, timing_net, torch_modules, window_of_torch
 from tools.bench_hardware import Hardware, demand_of
 from tools.bench_hop import Inputs, hop_of_model, window_of_model
-from tools.bench_page import OPEN_GPU, Goal, goals_table
+from tools.bench_page import OPEN_GPU, OPEN_TORCH, Goal, goals_table
 from tools.bench_plan import Bench, Section
 from tools.bench_rivals import OpenAvff, Seed, windows_of
 from tools.bench_turns import by_turns
@@ -88,6 +93,38 @@ def test_a_hop_is_a_slice_and_a_window_in_every_runtime(model: Path) -> None:
     window_of_torch(torch_modules(seeded_net(config=WITH_MOTION)), contract, inputs, threads=1)(1)
     assert inputs.of(2) is inputs.of(2)
     assert inputs.of(2)["fusion"]["video_ok"].min() == 1
+
+
+def test_torch_on_a_gpu_waits_once_a_hop(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page-locked FP32 is made once, halved behind the copy, never on the CPU; a scripted GPU counts."""
+    pins: list[torch.Tensor] = []
+    copies: list[tuple[torch.dtype, bool]] = []
+    waits: list[int] = []
+    to, empty = torch.Tensor.to, torch.empty
+
+    def scripted_to(one: torch.Tensor, *where: Any, non_blocking: bool = False, **rest: Any) -> torch.Tensor:
+        if where != ("cuda",):
+            return to(one, *where, **rest)
+        copies.append((one.dtype, non_blocking))
+        return one
+
+    def scripted_pin(one: torch.Tensor) -> torch.Tensor:
+        pins.append(one)
+        return one
+
+    monkeypatch.setattr(torch.Tensor, "to", scripted_to)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", scripted_pin)
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **rest: empty(*shape, **rest))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
+    contract = contract_of(model)
+    modules = torch_modules(seeded_net(config=WITH_MOTION), half=True)
+    hop = hop_of_torch(modules, contract, Inputs(contract), gpu=True)
+    count = sum(len(graph.inputs) for graph in contract.graphs.values())
+    for _ in range(3):
+        hop(2)
+    assert len(pins) == count
+    assert copies == [(torch.float32, True)] * (3 * count)
+    assert len(waits) == 3
 
 
 def test_the_network_that_is_timed_in_torch_is_the_embedded_one(model: Path) -> None:
@@ -147,11 +184,24 @@ def test_variants_are_held_to_the_gate(model: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_cold_start_is_a_process_of_its_own(tmp_path: Path) -> None:
     """From the interpreter's start on; what cannot be started says why."""
-    cold = cold_start("onnx", None)
+    cold = cold_start("onnx", None, starts=1)
     assert 0 < cold.ready_s < cold.start_s
     assert 50 < cold.memory_mb < 400
     with pytest.raises(RuntimeError, match="Error"):
         cold_start("engine", tmp_path)
+
+
+def test_the_middle_one_of_three_cold_starts_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its whole duration; its other figures are of the same start."""
+    starts = iter([Cold(9.0, 1.0, 100.0), Cold(2.0, 3.0, 300.0), Cold(4.0, 2.0, 200.0)])
+    monkeypatch.setattr(bench_cold, "_start", lambda kind, place: next(starts))
+    assert cold_start("onnx", None) == Cold(4.0, 2.0, 200.0)
+
+
+def test_torch_starts_without_the_onnx_graphs(model: Path, tmp_path: Path) -> None:
+    """Its contract is read from the file alone."""
+    shutil.copy(model / "contract.json", tmp_path)
+    assert bench_hop.contract_of(tmp_path) == contract_of(model)
 
 
 def test_the_page_has_goals_and_tables(
@@ -213,22 +263,38 @@ def test_runtimes_are_timed_and_started(one_run: None, monkeypatch: pytest.Monke
     assert "| torch FP32, eager | 1.50 | 0.25 | 100 |" in section.text
 
 
+def test_engines_without_a_torch_that_sees_the_gpu(one_run: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT has its figures, torch has the reason why not, and it is not that there is no GPU."""
+    monkeypatch.setattr(bench_runtimes, "cold_start", lambda kind, place: Cold(1.5, 0.25, 100.0))
+    monkeypatch.setattr(bench_runtimes, "_engine_build", lambda bench: "")
+    monkeypatch.setattr(bench_runtimes, "load_engines", lambda engines: load_model(threads=1))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    section = bench_runtimes.backends_section(replace(BENCH, batches=(1,), engines=Path("engines")))
+    assert f"| torch FP16, eager, GPU | GPU |  | {OPEN_TORCH} |  |  |" in section.text
+    assert OPEN_GPU not in section.text
+    first, share, rate = (goal.value for goal in section.goals[-3:])
+    assert (type(first), share, type(rate)) == (float, OPEN_TORCH, float)
+
+
 def test_rivals_are_compared_with_a_hop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And with a whole window; the goals are those of the issue."""
+    """And with a whole window, by which the goals are judged; the hop's factor stands beside."""
     monkeypatch.setattr(bench_comparisons, "OpenAvff", lambda: 0.06)
     monkeypatch.setattr(bench_comparisons, "Seed", lambda: 0.03)
     monkeypatch.setattr(bench_comparisons, "pass_of", lambda seconds, threads: lambda: time.sleep(seconds))
     section = bench_comparisons.rivals_section(BENCH)
-    ours, *_, seed, theirs = section.figures.values()
+    hop, whole, *_, seed, theirs = section.figures.values()
+    assert whole > hop
     assert theirs >= 60 > seed >= 30
-    assert [goal.value for goal in section.goals] == pytest.approx([theirs / ours, seed / ours])
+    assert [goal.value for goal in section.goals] == pytest.approx([theirs / whole, seed / whole])
+    for goal, rival in zip(section.goals, (theirs, seed), strict=True):
+        assert f"(a hop's: {rival / hop:.3g} x)" in goal.what
     assert [goal.limit for goal in section.goals] == [100, 50]
 
 
 def test_the_fastest_variant_is_one_that_holds(one_run: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the gate refuses is in the table, and is not chosen."""
     _, graphs = read_model(None)
-    report = Agreement(1, 64, 0.5, 0.9, 0.9, 0.0, {}, "", Limits())
+    report = Agreement(1, 64, 0.5, 0.9, 0.9, 0.0, 0, {}, "", Limits())
     monkeypatch.setattr(bench_variants_section, "_clips", lambda data: [])
     monkeypatch.setattr(bench_variants_section, "weights_of", lambda *_: {"FP32": graphs, "INT8": graphs})
     monkeypatch.setattr(bench_variants_section, "check", lambda *_: {"INT8": report})

@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, helper
+from onnx import ModelProto, helper, numpy_helper
 
 from avff import engine
 from avff.engine.backends.engine_file import Runtime, read_engines
@@ -175,6 +176,35 @@ def test_an_overflowing_model_is_refused_with_its_layer(
     line = capsys.readouterr().err.splitlines()[-1]
     assert f"FP16 overflows at layer {layer!r} (Conv" in line
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@needs_rtx
+@pytest.mark.parametrize("output", ["frames", "novelty"])
+def test_a_model_that_gives_infinity_is_refused_before_anything_is_built(
+    output: str,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In another output than the score's."""
+
+    def spoil(graph: ModelProto) -> None:
+        (maker,) = (node for node in graph.graph.node if output in node.output)
+        maker.output[list(maker.output).index(output)] = "own"
+        graph.graph.initializer.append(numpy_helper.from_array(np.array(np.inf, np.float32), "infinity"))
+        graph.graph.node.append(helper.make_node("Add", ["own", "infinity"], [output], "spoil"))
+
+    content = altered(graphs_in(model)["fusion"], spoil)
+    odd = with_graph(model, tmp_path / "model", "fusion", content)
+    judge_by_few(monkeypatch)
+    code = build_engine.main([str(odd), "-o", str(tmp_path / "engines")])
+    *progress, last = capsys.readouterr().err.splitlines()
+    assert code == 1
+    assert f"fusion.{output} is not finite" in last
+    assert "the model itself gives NaN or infinity, first at layer 'spoil'" in last
+    assert not any("building" in line for line in progress)
+    assert not (tmp_path / "engines").exists()
 
 
 @needs_rtx

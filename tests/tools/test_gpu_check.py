@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from onnx import ModelProto
 
 from avff.engine.errors import BackendError
 from avff.engine.model import Model, load_model
 from avff.trainer.engines import parity, windows
 from avff.trainer.engines.agreement import Limits
-from tests.support.engines import demo_clips, small_model
+from avff.trainer.engines.chain import of_onnx
+from avff.trainer.engines.source import read_model
+from tests.support.engines import altered, demo_clips, scale, small_model
 from tools import engine_parity, gpu_check, gpu_kit
 from tools.bench_page import OPEN_GPU
 from tools.gpu_kit import Kit, Ran
@@ -40,7 +43,7 @@ class ScriptedKit(Kit):
         self.commands: list[list[str]] = []
         self._answers, self._goals = answers, goals
 
-    def run(self, command: Sequence[str]) -> Ran:
+    def run(self, command: Sequence[str], timeout_s: float = 0.0) -> Ran:
         self.commands.append(list(command))
         if "--json" in command and self._goals:
             Path(command[-1]).write_text(json.dumps({"goals": self._goals}), encoding="utf-8")
@@ -150,10 +153,36 @@ def test_what_cannot_be_had_here_is_open(
     }  # fmt: skip
     kit = ScriptedKit(answers)
     code, lines = _checked(kit, capsys)
-    assert code == 0
+    assert code == 77
     assert all(line.endswith("| open |") for line in lines[4:])
     (build,) = (command for command in kit.commands if "tools/build_engine.py" in command)
     assert build[build.index("--compute-capability") + 1] == "9.0"
+
+
+def test_a_row_that_is_open_is_not_one_that_holds(
+    packages: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """3 where the rest holds; 1 all the same where something fails."""
+    packages["tensorrt"] = "not installed"
+    assert _checked(ScriptedKit(ALL_WELL, GOALS[:2]), capsys)[0] == 3
+    failing = {**ALL_WELL, "pytest": Ran(1, ("= 1 failed =",), ())}
+    assert _checked(ScriptedKit(failing, GOALS[:2]), capsys)[0] == 1
+
+
+def test_a_command_without_end_is_ended(tmp_path: Path) -> None:
+    """With what it has started; its row says so, and is no open one."""
+    pid = tmp_path / "pid"
+    made = Kit(gpu_check.ROOT).run(["sh", "-c", f"sleep 600 & echo $! > {pid}; wait"], timeout_s=1.0)
+    assert made == Ran(124, (), ("no end after 1 s",))
+    state = Path(f"/proc/{pid.read_text().strip()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+    hung = ScriptedKit({"pytest": made, "engine_parity": made, "build_engine": made, "bench.py": made})
+    gpu = gpu_kit.Gpu("Some Card", "8.9", "580.1")
+    rows = [
+        hung.run_tests(), hung.compare("rtx", tmp_path, "demo"), hung.build("rtx", gpu, tmp_path, "demo"),
+        *hung.time(tmp_path),
+    ]  # fmt: skip
+    assert {(row.state, row.said) for row in rows} == {(gpu_kit.State.FAILED, "no end after 1 s")}
 
 
 @pytest.mark.parametrize(
@@ -188,6 +217,27 @@ def test_engines_are_held_to_the_gate(few: None, tmp_path: Path, capsys: pytest.
 
     assert engine_parity.main(arguments, lost) == 70
     assert capsys.readouterr().err == "engine_parity: device lost\n"
+
+
+def test_engines_that_answer_otherwise_are_code_1(
+    few: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One graph of the four is altered, under the contract of the model it is of."""
+
+    def doubled(model: ModelProto) -> None:
+        constants = {tensor.name for tensor in model.graph.initializer}
+        products = [n for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in constants]
+        scale(model, products[0].input[1], 2.0)
+
+    def load(directory: Path) -> Model:
+        contract, graphs = read_model(None)
+        other = {**graphs, "audio": altered(graphs["audio"], doubled)}
+        return Model(contract, of_onnx(contract, other))
+
+    assert engine_parity.main([str(tmp_path), "--data", str(tmp_path)], load) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "the engines do not give the model's answers: largest difference of a logit" in said.err
 
 
 def test_engines_of_another_model_are_refused(

@@ -45,7 +45,8 @@ class Agreement:
         logit: largest difference of a logit.
         auc_expected, auc_found: of the windows' scores by their clips' labels.
         batch: largest difference of a logit found between a batch of one and a full batch.
-        outputs: largest difference by output, all graphs.
+        reasons: windows that one of them scores, and the other does not or for another reason.
+        outputs: largest difference by output, all graphs; NaN where one has values that are not finite.
         runtime: that computed both, or either.
         limits: that hold.
     """
@@ -56,6 +57,7 @@ class Agreement:
     auc_expected: float
     auc_found: float
     batch: float
+    reasons: int
     outputs: Mapping[str, float]
     runtime: str
     limits: Limits
@@ -74,7 +76,11 @@ class Agreement:
         )
         # Not "value > most": NaN has to count.
         exceeded = [one for one in measured if not one[1] <= one[2]]
-        return [f"{what} {value:.4g}, at most {most:g}" for what, value, most in exceeded]
+        lines = [f"{what} {value:.4g}, at most {most:g}" for what, value, most in exceeded]
+        lines += [f"{name} is not finite" for name, value in self.outputs.items() if not np.isfinite(value)]
+        if self.reasons:
+            lines.append(f"windows whose reason for no score differs {self.reasons}, at most 0")
+        return lines
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,8 +93,10 @@ class Compared:
 
     def worst(self) -> int:
         """Return the window to look into: the first with NaN or infinity, else the one that differs most."""
-        gap = np.abs(self.expected.outputs["clip"] - self.found.outputs["clip"]).max(axis=1)
-        return int(np.where(np.isfinite(gap), gap, np.inf).argmax())
+        with np.errstate(invalid="ignore"):
+            gap = np.abs(self.expected.outputs["clip"] - self.found.outputs["clip"]).max(axis=1)
+        finite = self.expected.finite() & self.found.finite()
+        return int(np.where(finite, gap, np.inf).argmax())
 
 
 def compare(
@@ -122,7 +130,8 @@ def compare(
     of_ours, of_theirs = (_auc(labels, answers.scores(contract)) for answers in (expected, found))
     agreement = Agreement(
         clips=len(clips), windows=len(expected.windows), logit=outputs["fusion.clip"], auc_expected=of_ours,
-        auc_found=of_theirs, batch=_alone(theirs, found), outputs=outputs, runtime=runtime, limits=limits,
+        auc_found=of_theirs, batch=_alone(theirs, found), reasons=_reasons(expected, found), outputs=outputs,
+        runtime=runtime, limits=limits,
     )  # fmt: skip
     return Compared(agreement, expected, found)
 
@@ -149,11 +158,25 @@ def _largest(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
     return float(np.abs(one - other).max(initial=0.0))
 
 
+def _reasons(one: Answers, other: Answers) -> int:
+    """Return how many windows have another reason for no score, or a score where the other has none."""
+    both = zip(one.windows, other.windows, strict=True)
+    return sum(ours.reason is not theirs.reason for ours, theirs in both)
+
+
 def _alone(chain: Chain, batched: Answers) -> float:
-    """Return the largest difference of a logit between a window alone and in its batch."""
+    """Return the largest difference of a logit between a window alone and in its batch.
+
+    NaN where any output of a window alone is not finite.
+    """
     count = len(batched.windows)
     chosen = np.unique(np.linspace(0, count - 1, min(count, ALONE)).astype(int))
-    return max(
-        _largest(chain.run_alone(batched.windows[i])["clip"], batched.outputs["clip"][i : i + 1])
-        for i in chosen
-    )
+    # Not max(): it loses NaN behind the first.
+    return float(np.max([_alone_at(chain, batched, i) for i in chosen]))
+
+
+def _alone_at(chain: Chain, batched: Answers, i: int) -> float:
+    made = chain.run_alone(batched.windows[i])
+    if not all(np.isfinite(values).all() for values in made.values()):
+        return float("nan")
+    return _largest(made["clip"], batched.outputs["clip"][i : i + 1])

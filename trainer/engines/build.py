@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import os
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,8 @@ from avff.trainer.engines.windows import count_windows, read_clips
 BEST_BATCH = 4
 """Batch size that engines are tuned for: a few streams that share a batch."""
 _HASH_DIGITS = 16
+_OWN = re.compile(rf"({'|'.join(GRAPHS)})-[0-9a-f]{{{_HASH_DIGITS}}}\.engine(\.tmp)?")
+"""Names of files that a build may remove; others in the folder are somebody's."""
 Say = Callable[[str], None]
 
 
@@ -113,26 +119,46 @@ def publish(directory: Path, sidecar: Sidecar, engines: Mapping[str, bytes]) -> 
         OSError: something cannot be written; what was there before still is, and nothing else.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory):
+        _publish(directory, sidecar, engines)
+
+
+def _publish(directory: Path, sidecar: Sidecar, engines: Mapping[str, bytes]) -> None:
     paths = {name: directory / graph.file for name, graph in sidecar.graphs.items()}
     fresh = [path for path in paths.values() if not path.exists()]
+    scratch = [scratch_of(path) for path in (*paths.values(), directory / SIDECAR_FILE)]
     whole = sidecar.to_bytes()
     try:
         for name, path in paths.items():
             write_durably(path, _writer(engines[name]))
         write_durably(directory / SIDECAR_FILE, _writer(whole))
     except BaseException:  # an interruption too leaves nothing behind
-        _withdraw(directory / SIDECAR_FILE, whole, fresh)
+        _remove(scratch)
+        if not _in_force(directory / SIDECAR_FILE, whole):
+            _remove(fresh)
         raise
-    for path in (*directory.glob("*.engine"), *directory.glob("*.engine.tmp")):
-        if path not in paths.values():
-            path.unlink()
+    for path in directory.iterdir():
+        if _OWN.fullmatch(path.name) and path not in paths.values():
+            path.unlink(missing_ok=True)
 
 
-def _withdraw(sidecar: Path, whole: bytes, fresh: Sequence[Path]) -> None:
-    """Remove what was written for a side-car, unless it is in force already."""
-    if sidecar.exists() and sidecar.read_bytes() == whole:
-        return
-    for path in (*fresh, *map(scratch_of, fresh), scratch_of(sidecar)):
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Wait until no other process writes engines into the folder, and keep others waiting."""
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _in_force(sidecar: Path, whole: bytes) -> bool:
+    return sidecar.exists() and sidecar.read_bytes() == whole
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
         path.unlink(missing_ok=True)
 
 

@@ -17,8 +17,11 @@ from avff.engine.backends.sidecar import Profile, capability
 from avff.engine.contract import GraphSpec, TensorSpec
 from avff.trainer.engines.errors import BuildError, OperatorError, PackageError, VersionError
 
-RTX_DEFAULT = ("8.0", "8.6", "8.9", "12.0+")
-"""GPUs that TensorRT-RTX 1.7 builds for when none is asked for; it leaves out 7.5 and 9.0."""
+RTX_DEFAULT = ("8.0", "8.6", "8.9", "12.0", "12.1")
+"""GPUs to build for when none is asked for; TensorRT-RTX 1.7 has 7.5 too, in FP16 only.
+
+They are always told: what a version would take unasked is not known of the next one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,9 @@ class Builder:
         self._flavour = FLAVOURS[flavour]
         self._trt: Any = _import(self._flavour)
         self.version = str(self._trt.__version__)
-        self._targets = [self._target(text) for text in capabilities]
         own = RTX_DEFAULT if flavour == "rtx" else (_capability_here(),)
         self.capabilities = tuple(capabilities) or own
+        self._targets = [self._target(text) for text in self.capabilities] if flavour == "rtx" else []
         self._log = _log(self._trt)
 
     def build(self, name: str, content: bytes, spec: GraphSpec, profile: Profile) -> bytes:

@@ -11,7 +11,7 @@ from avff.engine.backend import Backend, Tensors
 from avff.engine.backends.ort import OrtBackend
 from avff.engine.calibration import joined
 from avff.engine.contract import ENCODERS, FUSION, GRAPHS, Contract
-from avff.engine.media import Float32
+from avff.engine.media import Bool, Float32
 from avff.engine.model import Model
 from avff.engine.predictor import Predictor, SliceTokens
 from avff.engine.slices import Reason, Slice
@@ -58,11 +58,13 @@ class Window:
         slices: its 8.
         label: of its clip.
         modality: it is scored by.
+        reason: that the daemon would give for no score; None where it would give one.
     """
 
     slices: tuple[Slice, ...]
     label: int
     modality: str
+    reason: Reason | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +89,11 @@ class Answers:
     def labels(self) -> Labels:
         """Return the windows' labels, int64 ``[windows]``."""
         return np.array([window.label for window in self.windows], np.int64)
+
+    def finite(self) -> Bool:
+        """Return by window whether all that the fusion graph gave for it is finite, bool ``[windows]``."""
+        flat = [values.reshape(len(self.windows), -1) for values in self.outputs.values()]
+        return np.asarray(np.isfinite(np.concatenate(flat, axis=1)).all(axis=1))
 
     def scores(self, contract: Contract) -> Float64:
         """Return the windows' calibrated log-odds, float64 ``[windows]``; NaN where the graphs gave that."""
@@ -167,7 +174,7 @@ class Chain:
                 whole.append((clip.slices[end - SPEC.window_slices : end], clip.label))
         scored = self._predictor.score(candidates)
         windows = [
-            Window(*window, made.modality)
+            Window(*window, made.modality, made.reason)
             for window, made in zip(whole, scored, strict=True)
             if made.reason in _SCORED
         ]

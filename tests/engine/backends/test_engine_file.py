@@ -168,14 +168,14 @@ def test_another_runtime_is_told_found_and_expected(runtime: Runtime, words: str
         ("7.5", "fp32", "--flavour tensorrt --precision fp32 --max-batch 32"),
         ("8.9", "fp16", "--flavour rtx --precision fp16 --max-batch 32 --compute-capability 8.9"),
         ("9.0", "fp16", "--flavour tensorrt --precision fp16 --max-batch 32"),
-        ("12.1", "fp16", "--flavour rtx --precision fp16 --max-batch 32"),
-        ("13.0", "fp16", "--flavour rtx --precision fp16 --max-batch 32"),
+        ("12.1", "fp16", "--flavour rtx --precision fp16 --max-batch 32 --compute-capability 12.1"),
+        ("13.0", "fp16", "--flavour tensorrt --precision fp16 --max-batch 32"),
     ],
 )
 def test_the_command_is_one_that_can_be_followed(
     found: str, precision: str, options: str, directory: Path
 ) -> None:
-    """TensorRT-RTX builds for some GPUs only; those from 12.0 on are in what it builds unasked."""
+    """TensorRT-RTX builds for some GPUs only."""
     _reseal(directory, lambda raw: raw.update(compute_capabilities=["8.6"], precision=precision))
     message = _refusal(directory, replace(RUNTIME, compute_capability=found))
     assert message.endswith(f"tools/build_engine.py MODEL_DIR {options} -o {directory}")
@@ -185,7 +185,7 @@ def test_the_command_is_one_that_can_be_followed(
 def test_tensorrt_rtx_builds_for_what_is_said() -> None:
     members = importlib.import_module("tensorrt_rtx").ComputeCapability.__members__
     named = {name.removeprefix("SM") for name in members if name.startswith("SM")}
-    assert {text for text in named if len(text) == 2} == {text.replace(".", "") for text in RTX_TARGETS}
+    assert named == {text.replace(".", "") for text in RTX_TARGETS}
 
 
 def test_the_command_is_a_single_one_whatever_the_folder_is_called(written: Path, tmp_path: Path) -> None:
@@ -245,6 +245,14 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda raw: raw["parity"]["fp16"].update(windows=float("inf")),
         "is no side-car (ValueError",
     ),
+    "a report of nothing": (lambda raw: raw.update(parity={"fp16": {}}), "is none that lets it pass"),
+    "no limits": (lambda raw: raw["parity"]["fp16"].pop("limits"), "is none that lets it pass"),
+    "NaN": (lambda raw: raw["parity"]["fp16"].update(logit=float("nan")), "is none that lets it pass"),
+    "no figure": (lambda raw: raw["parity"]["fp16"].update(batch=None), "is none that lets it pass"),
+    "a logit": (lambda raw: raw["parity"]["fp16"].update(logit=0.03), "is none that lets it pass"),
+    "an AUC": (lambda raw: raw["parity"]["fp16"].update(auc_found=0.8), "is none that lets it pass"),
+    "a batch": (lambda raw: raw["parity"]["fp16"].update(batch=0.01), "is none that lets it pass"),
+    "few windows": (lambda raw: raw["parity"]["fp16"].update(windows=63), "is none that lets it pass"),
     "precision": (lambda raw: raw.update(precision="int8"), "precision is 'int8'"),
     "capability": (lambda raw: raw.update(compute_capabilities=["all"]), "'all' is no compute capability"),
     "other preprocessing": (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,10 +46,20 @@ def test_building_needs_no_torch() -> None:
 def test_new_engines_take_the_place_of_old_ones(tmp_path: Path) -> None:
     """Only what the new side-car names stays, with what is none of ours."""
     write_engines(tmp_path, seed=1)
-    (tmp_path / "notes.txt").write_text("mine")
+    others = (
+        "notes.txt",
+        "v8.engine",
+        "audio-12.engine",
+        "video-0123456789abcdef.engine.old",
+        "V.engine.tmp",
+    )
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "audio-0123456789abcdef.engine.tmp").write_text("of a build that was killed")
     write_engines(tmp_path, seed=2)
     assert _held(tmp_path) == random_engines(2)[1]
-    assert len(list(tmp_path.iterdir())) == FILES + 1
+    assert len(list(tmp_path.iterdir())) == FILES + len(others)
+    assert all((tmp_path / name).is_file() for name in others)
     write_engines(tmp_path, seed=2)
     assert _held(tmp_path) == random_engines(2)[1]
 
@@ -147,13 +159,52 @@ except OSError:
 """
 
 
+@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("room", [0, 1000, 4000])
-def test_no_room_leaves_the_old_engines(room: int, tmp_path: Path) -> None:
-    """None for a byte, none for an engine, none for the side-car: the system itself refuses to write."""
-    write_engines(tmp_path, seed=1)
+def test_no_room_leaves_the_old_engines(room: int, seed: int, tmp_path: Path) -> None:
+    """None for a byte, none for an engine, none for the side-car: the system itself refuses to write.
+
+    The engines of before are others than those that are to be written, or the same.
+    """
+    write_engines(tmp_path, seed=seed)
     assert (tmp_path / SIDECAR_FILE).stat().st_size > 4000 > 3000
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     before = sorted(tmp_path.iterdir())
     assert _run(FULL, str(tmp_path), str(room)) == 7
     assert sorted(tmp_path.iterdir()) == before
+    assert _held(tmp_path) == random_engines(seed)[1]
+
+
+REPEATED = """
+import sys
+from pathlib import Path
+from tests.support.engine_files import write_engines
+
+for k in range(20):
+    write_engines(Path(sys.argv[1]), seed=int(sys.argv[2]) + k % 2)
+"""
+
+
+def test_builds_at_the_same_time_take_turns(tmp_path: Path) -> None:
+    """Two processes write into one folder, twenty times each: neither fails, and what is left is whole."""
+    command = [sys.executable, "-c", REPEATED, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    runs = [subprocess.Popen([*command, seed], env=environment) for seed in ("3", "5")]
+    assert [run.wait() for run in runs] == [0, 0]
+    assert _held(tmp_path) in (random_engines(4)[1], random_engines(6)[1])
+    assert len(list(tmp_path.iterdir())) == FILES
+
+
+def test_a_build_waits_for_the_other(tmp_path: Path) -> None:
+    """As long as the folder is locked, nothing is written into it."""
+    write_engines(tmp_path, seed=1)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    waiting = threading.Thread(target=write_engines, args=(tmp_path,), kwargs={"seed": 2})
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
     assert _held(tmp_path) == random_engines(1)[1]
+    os.close(folder)
+    waiting.join(10)
+    assert _held(tmp_path) == random_engines(2)[1]

@@ -6,6 +6,7 @@ import importlib
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -72,6 +73,28 @@ def test_gpus_can_be_chosen(directory: Path, contract: Contract) -> None:
     assert len(made) == 2
     with pytest.raises(BuildError, match=r"cannot build for compute capability 9\.0; it offers 7\.5, 8\.0"):
         Builder("rtx", ["9.0"])
+
+
+@needs_rtx
+@pytest.mark.parametrize("asked", [(), ("8.6", "8.9")])
+def test_the_builder_is_always_told_the_gpus(
+    asked: tuple[str, ...], directory: Path, contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are recorded, and no others: none is left to what a version takes unasked."""
+    configs: list[Any] = []
+    make = Builder._config
+
+    def seen(*arguments: Any) -> Any:
+        configs.append(make(*arguments))
+        return configs[-1]
+
+    monkeypatch.setattr(Builder, "_config", seen)
+    builder = Builder("rtx", asked)
+    builder.build("audio", graphs_in(directory)["audio"], contract.graphs["audio"], PROFILE)
+    (config,) = configs
+    told = [config.get_compute_capability(place).name for place in range(config.num_compute_capabilities)]
+    assert told == ["SM" + text.replace(".", "") for text in builder.capabilities]
+    assert builder.capabilities == (asked or RTX_DEFAULT)
 
 
 @needs_rtx

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,11 +12,14 @@ import onnx
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from avff.engine.contract import Contract
+from avff.engine.backend import Backend, Tensors
+from avff.engine.contract import NOVELTY_OUTPUTS, Contract
+from avff.engine.model import Model
 from avff.trainer.engines.agreement import Agreement, Limits
+from avff.trainer.engines.chain import of_onnx
 from avff.trainer.engines.errors import ParityError, WindowsError
 from avff.trainer.engines.mixed import to_mixed
-from avff.trainer.engines.parity import check_parity
+from avff.trainer.engines.parity import check_engines, check_parity
 from avff.trainer.engines.windows import LabelledSlices, count_windows
 from tests.support.engines import (
     Change,
@@ -32,6 +35,10 @@ from tests.support.engines import (
 )
 
 FEW = Limits(windows=6)
+OUTPUTS = (
+    "video.tokens", "audio.tokens", "landmarks.tokens", "fusion.clip", "fusion.frames", "fusion.sync",
+    "fusion.novelty",
+)  # fmt: skip
 Graphs = Mapping[str, bytes]
 
 
@@ -79,10 +86,7 @@ def test_fp16_gives_the_models_answers(
     assert report.drift <= FEW.auc
     assert 0 <= report.auc_expected <= 1
     assert 0 <= report.batch < FEW.batch
-    assert set(report.outputs) == {
-        "video.tokens", "audio.tokens", "landmarks.tokens", "fusion.clip", "fusion.frames", "fusion.sync",
-        "fusion.novelty",
-    }  # fmt: skip
+    assert set(report.outputs) == set(OUTPUTS)
     assert all(value > 0 for value in report.outputs.values())
     assert report.excess() == []
     assert json.loads(json.dumps(asdict(report), allow_nan=False))["windows"] == 6
@@ -205,13 +209,16 @@ def test_windows_without_a_score_do_not_count(
         ({"auc_found": 0.8985}, "difference of the AUC 0.0015, at most 0.001"),
         ({"auc_found": float("nan")}, "difference of the AUC nan"),
         ({"batch": 0.0051}, "largest difference between batch sizes 0.0051, at most 0.005"),
+        ({"batch": float("nan")}, "largest difference between batch sizes nan"),
+        ({"outputs": {"fusion.sync": float("nan")}}, "fusion.sync is not finite"),
+        ({"reasons": 1}, "windows whose reason for no score differs 1, at most 0"),
     ],
 )
-def test_each_limit_is_kept(changes: dict[str, float], words: str) -> None:
+def test_each_limit_is_kept(changes: dict[str, object], words: str) -> None:
     """And NaN is beyond all of them."""
     report = Agreement(
-        clips=1, windows=64, logit=0.02, auc_expected=0.9, auc_found=0.8995, batch=0.005, outputs={},
-        runtime="", limits=Limits(),
+        clips=1, windows=64, logit=0.02, auc_expected=0.9, auc_found=0.8995, batch=0.005, reasons=0,
+        outputs={}, runtime="", limits=Limits(),
     )  # fmt: skip
     assert report.excess() == []
     (excess,) = replace(report, **changes).excess()  # type: ignore[arg-type]
@@ -231,3 +238,87 @@ def test_every_graph_takes_part(
     message = _refusal(contract, graphs, other, clips)
     assert f"FP16 parts from FP32 at layer {product.name!r} (MatMul" in message
     assert f"of the graph {name!r}" in message
+
+
+class ScriptedFault:
+    """A runtime that alters what a graph gives.
+
+    Args:
+        backend: runs the graph.
+        alter: changes the outputs of one batch in place.
+    """
+
+    def __init__(self, backend: Backend, alter: Callable[[Tensors], None]) -> None:
+        self._backend, self._alter = backend, alter
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        made = {name: values.copy() for name, values in self._backend.infer(inputs).items()}
+        self._alter(made)
+        return made
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+def _altered_runtime(
+    contract: Contract, graphs: Graphs, name: str, alter: Callable[[Tensors], None]
+) -> Model:
+    backends = of_onnx(contract, graphs)
+    return Model(contract, {**backends, name: ScriptedFault(backends[name], alter)})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_what_is_not_finite_is_refused_in_every_output(
+    output: str, value: float, directory: Path, contract: Contract, clips: list[LabelledSlices]
+) -> None:
+    """One number of the last of a batch, in each output in turn; the line names it."""
+    name, tensor = output.split(".")
+
+    def spoil(made: Tensors) -> None:
+        made[tensor][-1].flat[-1] = value
+
+    graphs = graphs_in(directory)
+    engines = _altered_runtime(contract, graphs, name, spoil)
+    with pytest.raises(ParityError) as caught:
+        check_engines(contract, graphs, engines, clips, "scripted", FEW)
+    assert f"{output} is not finite" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("output", ["clip", "frames", "sync", "novelty"])
+def test_nan_in_a_batch_of_one_is_refused(
+    output: str, directory: Path, contract: Contract, clips: list[LabelledSlices]
+) -> None:
+    """From the second window on that is run alone; in batches all is finite."""
+    alone = 0
+
+    def spoil(made: Tensors) -> None:
+        nonlocal alone
+        alone += len(made["clip"]) == 1
+        if alone > 1:
+            made[output].flat[0] = np.nan
+
+    graphs = graphs_in(directory)
+    engines = _altered_runtime(contract, graphs, "fusion", spoil)
+    with pytest.raises(ParityError, match=r"gives? the model's answers: .*between batch sizes nan"):
+        check_engines(contract, graphs, engines, clips, "scripted", FEW)
+    assert alone > 1
+
+
+def test_a_window_that_only_one_of_them_takes_for_unfamiliar_is_refused(
+    directory: Path, contract: Contract, clips: list[LabelledSlices]
+) -> None:
+    """The logits are the same; the daemon would say nothing where the model has a score."""
+    graphs = graphs_in(directory)
+    limits = {name: 1e6 for name in NOVELTY_OUTPUTS}
+    known = replace(contract, calibration=replace(contract.calibration, limits=limits))
+
+    def estrange(made: Tensors) -> None:
+        made["novelty"][0] = 2e6
+
+    engines = _altered_runtime(known, graphs, "fusion", estrange)
+    with pytest.raises(
+        ParityError, match=r"answers: windows whose reason for no score differs 1, at most 0$"
+    ):
+        check_engines(known, graphs, engines, clips, "scripted", FEW)
