@@ -28,6 +28,7 @@ from tools import (
     bench_cold,
     bench_comparisons,
     bench_engine,
+    bench_hardware,
     bench_hop,
     bench_runtimes,
     bench_turns,
@@ -159,6 +160,22 @@ def test_the_least_that_a_hop_takes(model: Path) -> None:
     assert one[1] == pytest.approx((demand.weight_bytes + demand.border_bytes) / 1e6)
     assert four[1] - one[1] == pytest.approx(3 * demand.border_bytes / 1e6)
     assert Hardware(1, 4).better_of(Hardware(2, 3)) == Hardware(2, 4)
+
+
+def test_a_machines_rate_is_that_of_its_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In torch or ONNX Runtime, of any size; a share above 1 is explained."""
+    monkeypatch.setattr(bench_hardware, "SIDES", (64, 128))
+    monkeypatch.setattr(bench_hardware, "_COPY_BYTES", 1 << 20)
+    of_onnx: Any = bench_hardware._onnx_product(64, 1)[1]()
+    of_torch: Any = bench_hardware._torch_product(64, "cpu", torch.float32)[1]()
+    assert of_onnx[0].shape == of_torch.shape == (64, 64)
+    rates = iter([3.0, 4.0, 7.0, 5.0])
+    monkeypatch.setattr(bench_hardware, "_rate", lambda product, device: next(rates))
+    hardware = bench_hardware.measure(1)
+    assert hardware.gflop_s == 7.0
+    assert hardware.gb_s > 0
+    assert bench_comparisons._beyond([0.5, 1.0]) == ""
+    assert "above 100 %" in bench_comparisons._beyond([0.5, 1.2])
 
 
 def test_variants_are_held_to_the_gate(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
