@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 
 from avff.engine.model import load_model
 from tools import bench_contenders as contenders
-from tools.bench_hardware import demand_of, measure
+from tools.bench_hardware import SIDES, demand_of, measure
 from tools.bench_hop import hop_of_model, window_of_model
 from tools.bench_page import OPEN_GPU, Goal, table
 from tools.bench_plan import Bench, Section, timed
@@ -86,10 +86,22 @@ def limits_section(bench: Bench) -> Section:
     text = (
         f"A hop is {demand.gflop:.2f} GFLOP; {demand.weight_bytes / 1e6:.1f} MB of weights are read once a "
         f"run, {demand.border_bytes / 1e6:.2f} MB of inputs and outputs for each stream; what lies between "
-        f"layers is not counted. Products (1024 x 1024, FP32) and copies here, {'; '.join(rates)}. "
+        f"layers is not counted. Products (FP32, the fastest of torch's and ONNX Runtime's "
+        f"at {SIDES[0]} to {SIDES[-1]}) and copies here, {'; '.join(rates)}. "
         f"GPU: {_gpu_rates()}.\n\n"
     )
-    return Section("limits", "Distance to the machine's limits", text + table(head, rows), (), figures)
+    text += table(head, rows) + _beyond([row["limit_share"] for row in figures])
+    return Section("limits", "Distance to the machine's limits", text, (), figures)
+
+
+def _beyond(shares: Sequence[float]) -> str:
+    """Say what a share above 1 means, where there is one."""
+    if max(shares) <= 1:
+        return ""
+    return (
+        "\nWhere the share is above 100 % the hop was faster than its limit: the products that were timed "
+        "are not the fastest this machine can do, or a neighbour slowed them more than the hop.\n"
+    )
 
 
 def _gpu_rates() -> str:

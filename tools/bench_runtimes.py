@@ -43,7 +43,15 @@ def backends_section(bench: Bench) -> Section:
     head = ("runtime", "threads", "batch", "p50, ms", "p99, ms", "hops/s")
     text = table(head, rows) + "\n" + _cold_starts(bench)
     figures = [
-        {"runtime": name, "threads": t, "batch": b, "p50_ms": m.p50_ms, "p99_ms": m.p99_ms, "runs": m.runs}
+        {
+            "runtime": name,
+            "threads": t,
+            "batch": b,
+            "p50_ms": m.p50_ms,
+            "p99_ms": m.p99_ms,
+            "runs": m.runs,
+            "hops_s": m.rate(b),
+        }
         for (name, t, b), m in (times | on_gpu).items()
     ]
     return Section(
@@ -77,9 +85,8 @@ def _gpu_hops(bench: Bench) -> dict[str, Hop]:
 
 def _row(key: Key, made: Times) -> tuple[str, ...]:
     name, threads, batch = key
-    rate = 1e3 * batch / made.p50_ms
     place = str(threads) if threads else "GPU"
-    return name, place, str(batch), f"{made.p50_ms:.2f}", f"{made.p99_ms:.2f}", f"{rate:.0f}"
+    return name, place, str(batch), f"{made.p50_ms:.2f}", made.slowest(), f"{made.rate(batch):.0f}"
 
 
 def _cpu_goals(bench: Bench, times: dict[Key, Times]) -> list[Goal]:
@@ -87,7 +94,7 @@ def _cpu_goals(bench: Bench, times: dict[Key, Times]) -> list[Goal]:
     goals = []
     if (1, 1) in own:
         goals.append(Goal("hop of one stream, ONNX FP32, one thread, p50", own[1, 1].p50_ms, "ms", 10.0))
-    rate = max(1e3 * b / made.p50_ms for (_, b), made in own.items())
+    rate = max(made.rate(b) for (_, b), made in own.items())
     what = f"hops of many streams, ONNX FP32, at most {bench.threads} threads, the best batch"
     return [*goals, Goal(what, rate, "hops/s", 150.0, at_most=False)]
 
@@ -97,7 +104,7 @@ def _gpu_goals(bench: Bench, times: dict[Key, Times]) -> list[Goal]:
     reason, without = (_why_open(bench, name) for name in _ON_GPU)
     first = ours[1].p99_ms if 1 in ours else reason
     share = theirs[32].p50_ms / ours[32].p50_ms if 32 in ours and 32 in theirs else without
-    rate = max(1e3 * b / m.p50_ms for b, m in ours.items()) / HOPS_PER_STREAM if ours else reason
+    rate = max(m.rate(b) for b, m in ours.items()) / HOPS_PER_STREAM if ours else reason
     return [
         Goal("hop of one stream, TensorRT FP16 on a GPU, p99", first, "ms", 2.0),
         Goal("TensorRT FP16 against torch FP16 eager, batch 32", share, "x", 3.0, at_most=False),

@@ -19,11 +19,21 @@ class Times:
     Attributes:
         p50_ms, p99_ms: of all runs; the second is the slowest one where there are fewer than a hundred.
         runs: that were timed.
+        total_s: of all of them.
     """
 
     p50_ms: float
     p99_ms: float
     runs: int
+    total_s: float
+
+    def rate(self, batch: int) -> float:
+        """Return the hops a second over all runs, the slow ones too."""
+        return batch * self.runs / self.total_s
+
+    def slowest(self) -> str:
+        """Return the 99th percentile in words; of fewer than a hundred runs it is the slowest one."""
+        return f"{self.p99_ms:.2f}" if self.runs >= 100 else f"{self.p99_ms:.2f} (max of {self.runs})"
 
 
 def by_turns(things: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Times]:
@@ -53,6 +63,5 @@ def _turn(run: Callable[[], object]) -> list[float]:
 
 def _times(seconds: Sequence[float]) -> Times:
     ms = np.array(seconds) * 1e3
-    return Times(
-        float(np.percentile(ms, 50)), float(np.percentile(ms, 99, method="higher")), len(seconds)
-    )  # fmt: skip
+    p50, p99 = np.percentile(ms, 50), np.percentile(ms, 99, method="higher")
+    return Times(float(p50), float(p99), len(seconds), float(sum(seconds)))

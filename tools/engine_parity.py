@@ -1,9 +1,9 @@
 """Hold engines on this machine's GPU to the gate: the model's FP32 graphs, on the same windows.
 
-    python -m tools.engine_parity ENGINES --data ROOT|demo
+    python -m tools.engine_parity ENGINES --data ROOT|demo [--model DIR]
 
-ENGINES is a folder of engines of the embedded model.  Prints one line; exit codes are those of
-``tools/build_engine.py``.
+ENGINES is a folder of engines of the embedded model, or of the one given.  Prints one line; exit codes are
+those of ``tools/build_engine.py``.
 """
 
 from __future__ import annotations
@@ -33,20 +33,22 @@ def main(argv: Sequence[str] | None = None, load: Callable[[Path], Model] = load
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("engines", type=Path)
     parser.add_argument("--data", required=True, metavar="ROOT")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="what the engines were built from")
     options = parser.parse_args(argv)
-    return run_command("engine_parity", lambda: _compare(options.engines, options.data, load))
+    return run_command("engine_parity", lambda: _compare(options.engines, options.model, options.data, load))
 
 
-def _compare(engines: Path, data: str, load: Callable[[Path], Model]) -> int:
+def _compare(engines: Path, directory: Path | None, data: str, load: Callable[[Path], Model]) -> int:
     from avff.trainer.engines.parity import check_engines
     from avff.trainer.engines.source import read_model
     from avff.trainer.engines.windows import read_clips
 
-    contract, graphs = read_model(None)
+    contract, graphs = read_model(directory)
     model = load(engines)
     if model.contract != contract:
         model.close()
-        raise ContractError(f"{engines}: the engines are of another model than the embedded one")
+        named = "the embedded one" if directory is None else str(directory)
+        raise ContractError(f"{engines}: the engines are of another model than {named}")
     with tempfile.TemporaryDirectory(prefix="avff-demo-") as scratch:
         root = write_demo_data(Path(scratch)) if data == "demo" else Path(data)
         clips = read_clips(root, count=CLIPS, split=None, say=lambda text: None)

@@ -28,6 +28,7 @@ from tools import (
     bench_cold,
     bench_comparisons,
     bench_engine,
+    bench_hardware,
     bench_hop,
     bench_runtimes,
     bench_turns,
@@ -63,6 +64,14 @@ def test_contenders_take_turns(one_run: None) -> None:
     assert "".join(calls) == "ab" + "ab" * 3
     assert [made.runs for made in times.values()] == [3, 3]
     assert all(0 <= made.p50_ms <= made.p99_ms for made in times.values())
+
+
+def test_rates_are_of_all_runs_and_few_runs_have_no_percentile() -> None:
+    """One slow run in two counts; the slowest of two is called that."""
+    few = bench_turns._times([0.01, 0.03])
+    assert few.rate(4) == pytest.approx(2 * 4 / 0.04)
+    assert few.slowest() == "30.00 (max of 2)"
+    assert bench_turns._times([0.01] * 100).slowest() == "10.00"
 
 
 @pytest.mark.parametrize(
@@ -161,6 +170,22 @@ def test_the_least_that_a_hop_takes(model: Path) -> None:
     assert Hardware(1, 4).better_of(Hardware(2, 3)) == Hardware(2, 4)
 
 
+def test_a_machines_rate_is_that_of_its_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In torch or ONNX Runtime, of any size; a share above 1 is explained."""
+    monkeypatch.setattr(bench_hardware, "SIDES", (64, 128))
+    monkeypatch.setattr(bench_hardware, "_COPY_BYTES", 1 << 20)
+    of_onnx: Any = bench_hardware._onnx_product(64, 1)[1]()
+    of_torch: Any = bench_hardware._torch_product(64, "cpu", torch.float32)[1]()
+    assert of_onnx[0].shape == of_torch.shape == (64, 64)
+    rates = iter([3.0, 4.0, 7.0, 5.0])
+    monkeypatch.setattr(bench_hardware, "_rate", lambda product, device: next(rates))
+    hardware = bench_hardware.measure(1)
+    assert hardware.gflop_s == 7.0
+    assert hardware.gb_s > 0
+    assert bench_comparisons._beyond([0.5, 1.0]) == ""
+    assert "above 100 %" in bench_comparisons._beyond([0.5, 1.2])
+
+
 def test_variants_are_held_to_the_gate(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By clips that INT8's scales were not taken from; what rounds most differs most."""
     monkeypatch.setattr(bench_variants, "_TELLING", 1)
@@ -257,7 +282,7 @@ def test_runtimes_are_timed_and_started(one_run: None, monkeypatch: pytest.Monke
     assert [type(goal.value) for goal in section.goals] == [float, float, str, str, str]
     assert section.goals[0].value == section.figures[0]["p50_ms"]
     assert section.goals[1].value == max(
-        1e3 * row["batch"] / row["p50_ms"] for row in section.figures if row["runtime"] == "ONNX FP32"
+        row["hops_s"] for row in section.figures if row["runtime"] == "ONNX FP32"
     )
     assert f"| TensorRT FP16, GPU | GPU |  | {OPEN_GPU} |  |  |" in section.text
     assert "| torch FP32, eager | 1.50 | 0.25 | 100 |" in section.text

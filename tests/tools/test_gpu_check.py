@@ -248,3 +248,16 @@ def test_engines_of_another_model_are_refused(
     arguments = [str(tmp_path), "--data", str(tmp_path)]
     assert engine_parity.main(arguments, lambda directory: load_model(other, threads=1)) == 78
     assert "are of another model than the embedded one" in capsys.readouterr().err
+    assert (
+        engine_parity.main([*arguments, "--model", str(other)], lambda directory: load_model(threads=1)) == 78
+    )
+    assert f"are of another model than {other}" in capsys.readouterr().err
+
+
+def test_engines_of_a_model_of_ones_own_are_compared_with_it(
+    few: None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = small_model(tmp_path_factory.getbasetemp() / "small")
+    arguments = [str(tmp_path), "--data", str(tmp_path), "--model", str(own)]
+    assert engine_parity.main(arguments, lambda directory: load_model(own, threads=1)) == 0
+    assert capsys.readouterr().out.startswith("on 6 windows logits differ by 0 at most")

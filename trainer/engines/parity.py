@@ -1,10 +1,11 @@
 """The gate: a graph gives the model's answers on real windows, or no engine is built of it.
 
 Three links, each as a chain, encoders' tokens into the fusion of the same kind: the trained network in
-torch and its graphs in FP32, where a checkpoint is compiled; the graphs in FP32 and in FP16; and, where
-there is a GPU, the graphs in FP32 and the engine.  FP16 graphs run as
-:mod:`avff.trainer.engines.rounded` writes them, in ONNX Runtime.  What a GPU adds to that, another order
-of summing, is for the GPU to show.
+torch and its graphs in FP32, where a checkpoint is compiled; the graphs in FP32 and in FP16; and the graphs
+in FP32 and the engines on their GPU.  A build checks the first two.  The third needs the GPU that the engines
+are for, and is for ``tools/engine_parity.py``, which ``make gpu-check`` runs for the embedded model.  FP16
+graphs run as :mod:`avff.trainer.engines.rounded` writes them, in ONNX Runtime.  What a GPU adds to that,
+another order of summing, is for the GPU to show.
 """
 
 from __future__ import annotations
