@@ -111,8 +111,12 @@ def test_a_process_that_cannot_be_started_is_an_error(directory: Path) -> None:
         start_engines(directory, command=("/nonexistent",))
 
 
-def test_engines_that_are_replaced_while_they_are_loaded_are_not_run(directory: Path) -> None:
+def test_engines_that_are_replaced_while_they_are_loaded_are_not_run(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is tried is what was checked, and what serves is what was tried."""
+    for name, value in scripted_child.environment(tmp_path / "left").items():
+        monkeypatch.setenv(name, value)
     other = replace(read_sidecar(directory), parity={"new": 1})
     with pytest.raises(ContractError, match="replaced by others meanwhile"):
         try_engines(directory, other.seal, LIMITS, command=scripted_child.COMMAND)
