@@ -115,6 +115,23 @@ class Mailbox(Generic[T]):
             self._signal()
             return taken
 
+    async def get_within(self, timeout_s: float) -> list[T]:
+        """Return all that waits, oldest first: at least one item.
+
+        What came while the event loop was busy with something else has come in time.
+
+        Raises:
+            MailboxClosed: it is closed and empty.
+            TimeoutError: nothing came for so long.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self.get_many(self.capacity)
+        except TimeoutError:
+            if not self._items:
+                raise
+            return await self.get_many(self.capacity)
+
     def clear(self) -> None:
         """Discard what waits, without counting it as dropped."""
         self._items.clear()

@@ -149,8 +149,7 @@ class LiveSource:
     async def _next(self) -> list[MediaItem]:
         limit_s = self._network.read_timeout_s + GRACE_S
         try:
-            async with asyncio.timeout(limit_s):
-                return await self._box.get_many(self._box.capacity)
+            return await self._box.get_within(limit_s)
         except TimeoutError:
             message = f"{self._shown}: nothing came for {limit_s:g} s"
             raise SourceError(message, ExitCode.UNAVAILABLE, "no_media") from None

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Callable, Iterable
+from random import Random
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from avff.daemon.errors import SourceError
+from avff.daemon.sources.backoff import BackOff
 from avff.daemon.sources.base import Source
 from avff.engine.media import MediaItem
 
@@ -24,8 +25,6 @@ log = logging.getLogger(__name__)
 MAX_SKEW_NS = 800_000_000
 """Sound comes a few hundred milliseconds late where a sound server collects it first, and a measured offset
 may add to that."""
-FIRST_RETRY_S, MAX_RETRY_S = 0.5, 30.0
-_JITTER = 0.25
 
 
 class Device(Source, Protocol):
@@ -210,11 +209,9 @@ class _Side:
     async def _recover(self) -> None:
         """Open the device anew, for as long as it takes."""
         await self.close()
-        wait_s = FIRST_RETRY_S
+        back_off = BackOff(Random())
         while not self._open:
-            # Programs that lost the same device at the same time must not all come back at once.
-            await asyncio.sleep(wait_s * random.uniform(1 - _JITTER, 1 + _JITTER))
-            wait_s = min(2 * wait_s, MAX_RETRY_S)
+            await asyncio.sleep(back_off.next_s())
             self._dropped += self.device.dropped
             self.device = self._make()
             with contextlib.suppress(SourceError):  # still gone

@@ -15,48 +15,18 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from avff.daemon.errors import ExitCode, SourceError
+from avff.daemon.sources.backoff import BackOff
 from avff.daemon.sources.base import Connected, Lost, Notice, Source
 from avff.engine.media import MediaItem, VideoFrame
 from avff.engine.timeline import Timeline
 
 T = TypeVar("T")
 
-FIRST_S = 0.5
-LONGEST_S = 30.0
-JITTER = 0.25
-"""Part of a delay that is left to chance, so that many clients do not come back at the same moment."""
 STEADY_S = 10.0
 """A connection that gave media for this long was a good one: the next delay is the shortest again."""
 _FINAL = (ExitCode.USAGE, ExitCode.CONFIG)
 _SLOW = ("unauthorized", "too_large")
 """Reasons that only a person can change.  Cameras lock out who tries passwords quickly."""
-
-
-class BackOff:
-    """How long to wait before the next attempt: doubling, bounded, with jitter.
-
-    Args:
-        random: where the jitter comes from.
-        first_s, longest_s: bounds of the delay, in s.
-    """
-
-    def __init__(self, random: Random, first_s: float = FIRST_S, longest_s: float = LONGEST_S) -> None:
-        self._random = random
-        self._first_s, self._longest_s = first_s, longest_s
-        self.attempt = 0
-        """Attempts since the last good connection."""
-
-    def next_s(self, *, slow: bool = False) -> float:
-        """Count an attempt and return the time until it, in s."""
-        delay_s = self._longest_s
-        if not slow and self.attempt < 32:  # beyond, the power is needlessly large
-            delay_s = min(self._longest_s, self._first_s * 2**self.attempt)
-        self.attempt += 1
-        return delay_s * (1 - JITTER * self._random.random())
-
-    def reset(self) -> None:
-        """Begin with the shortest delay again."""
-        self.attempt = 0
 
 
 class ReconnectingSource:

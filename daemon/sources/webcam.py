@@ -8,30 +8,21 @@ The microphone is a source of its own; ``pair.py`` joins the two.
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from avff.daemon.config import CameraSettings
 from avff.daemon.errors import ExitCode, SourceError
-from avff.daemon.mailbox import Mailbox, MailboxClosed, Policy
 from avff.daemon.sources.base import SourceSettings
+from avff.daemon.sources.device import GONE, DeviceSource
 from avff.daemon.sources.microphone import MicrophoneSource
 from avff.daemon.sources.pair import CameraAndMicrophone
-from avff.daemon.worker import Worker
 from avff.engine.media import MediaItem, UInt8, VideoFrame
 
-log = logging.getLogger(__name__)
-
-OPEN_TIMEOUT_S = 10.0
-FIRST_PICTURE_S = 5.0
-"""Cameras need a moment for exposure; cheap ones more than two seconds."""
 PICTURE_TIMEOUT_S = 2.0
 MAX_WIDTH_PX = 1280
 MAX_AGE_NS = 1_000_000_000
@@ -108,7 +99,7 @@ def camera_name(node: Path) -> str:
         return "unnamed"
 
 
-class WebcamSource:
+class WebcamSource(DeviceSource[VideoFrame]):
     """One camera.
 
     Args:
@@ -118,7 +109,6 @@ class WebcamSource:
         open_capture: opens the device, in the capture thread; a seam for tests.
     """
 
-    live = True
     has_video = True
     has_audio = False
     max_skew_ns: int | None = 200_000_000
@@ -130,59 +120,14 @@ class WebcamSource:
         settings: SourceSettings,
         open_capture: Callable[[str | int, CameraSettings], Capture] | None = None,
     ) -> None:
-        self.name = name
+        super().__init__(
+            name, thread="capture", told=f"camera {device}", gives="picture",
+            hint="; is another program using it?", capacity=settings.queues.live_frames,
+        )  # fmt: skip
         self._device = device
         self._camera = settings.camera
         self._open_capture = open_capture
-        self._box: Mailbox[VideoFrame] = Mailbox(settings.queues.live_frames, Policy.DROP_OLDEST)
-        self._worker = Worker(f"capture:{name}")
-        self._stopping = threading.Event()
-        self._zero_ns = 0
-        self._ignored = 0
-
-    @property
-    def dropped(self) -> int:
-        """Pictures lost since iteration began."""
-        return self._box.dropped - self._ignored
-
-    async def __aenter__(self) -> Self:
-        """Open the camera and wait for its first picture.
-
-        Raises:
-            SourceError: there is no such camera, it is busy, or it gives no picture.
-        """
-        if self._open_capture is None:
-            _check_device(self._device)
-        try:
-            await self._start()
-        except BaseException:  # a cancellation too: the device must be let go, then it goes on
-            await self.__aexit__(None, None, None)
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release the camera in its own thread; a driver that never returns is abandoned."""
-        self.stop()
-        # OpenCV waits 10 s for a picture; when none comes, the error that follows has said so.
-        await self._worker.close(warn=False)
-
-    def stop(self) -> None:
-        """End the iteration after the pictures that already wait."""
-        self._stopping.set()
-        self._box.close()
-
-    def __aiter__(self) -> Self:
-        """Start media time now; pictures from before are not wanted and not counted."""
-        self.begin(time.monotonic_ns())
-        return self
-
-    def begin(self, zero_ns: int) -> None:
-        """Start media time at ``zero_ns`` of the monotonic clock."""
-        self._box.clear()
-        self._ignored = self._box.dropped
-        self._zero_ns = zero_ns
+        self._opened: Capture | None = None
 
     async def __anext__(self) -> list[MediaItem]:
         """Return the pictures that wait, at least one.
@@ -197,56 +142,33 @@ class WebcamSource:
                 return list(batch)
 
     async def _start(self) -> None:
-        open_capture = self._open_capture or _open_cv2
-        try:
-            async with asyncio.timeout(OPEN_TIMEOUT_S):
-                capture = await self._worker.run(open_capture, self._device, self._camera)
-        except TimeoutError:
-            raise SourceError(f"camera {self._device} not open after {OPEN_TIMEOUT_S:g} s", _GONE) from None
-        reading = self._worker.submit(self._capture, capture, asyncio.get_running_loop())
-        reading.add_done_callback(_retrieve)
-        try:
-            await self._next(FIRST_PICTURE_S)
-        except SourceError:
-            raise SourceError(
-                f"camera {self._device} gives no picture; is another program using it?", _GONE
-            ) from None
-
-    async def _next(self, timeout_s: float) -> list[VideoFrame]:
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._box.get_many(self._box.capacity)
-        except MailboxClosed:
-            if self._stopping.is_set():
-                raise StopAsyncIteration from None
-            raise SourceError(f"camera {self._device} was closed by its driver", _GONE) from None
-        except TimeoutError:
-            raise SourceError(
-                f"camera {self._device}: no picture for {timeout_s:g} s; was it unplugged?", _GONE
-            ) from None
+        if self._open_capture is None:
+            _check_device(self._device)
+        await super()._start()
 
     def _on_media_time(self, frame: VideoFrame) -> VideoFrame:
         return VideoFrame(frame.pts_ns - self._zero_ns, frame.rgb, frame.captured_ns)
 
-    def _capture(self, capture: Capture, loop: asyncio.AbstractEventLoop) -> None:
-        """Take pictures until told to stop, in the worker's thread."""
-        try:
-            while not self._stopping.is_set():
-                if not capture.grab():
-                    self._stopping.wait(RETRY_S)  # the watchdog in the loop gives up, not this
-                    continue
-                captured_ns = time.monotonic_ns()
-                shown_ns = picture_time_ns(captured_ns, capture.stamp_ms())
-                ok, bgr = capture.retrieve()
-                if ok and bgr is not None:
-                    frame = VideoFrame(shown_ns, _to_rgb(bgr), captured_ns)
-                    loop.call_soon_threadsafe(self._box.put_nowait, frame)
-        finally:
-            capture.release()
-            loop.call_soon_threadsafe(self._box.close)
+    def _open(self) -> None:
+        self._opened = (self._open_capture or _open_cv2)(self._device, self._camera)
 
+    def _capture(self, loop: asyncio.AbstractEventLoop) -> None:
+        assert self._opened is not None, "_open() comes first"
+        while not self._stopping.is_set():
+            if not self._opened.grab():
+                self._stopping.wait(RETRY_S)  # the watchdog in the loop gives up, not this
+                continue
+            captured_ns = time.monotonic_ns()
+            shown_ns = picture_time_ns(captured_ns, self._opened.stamp_ms())
+            ok, bgr = self._opened.retrieve()
+            if ok and bgr is not None:
+                frame = VideoFrame(shown_ns, _to_rgb(bgr), captured_ns)
+                loop.call_soon_threadsafe(self._box.put_nowait, frame)
 
-_GONE = ExitCode.UNAVAILABLE
+    def _release(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.release()
 
 
 def picture_time_ns(captured_ns: int, stamp_ms: float) -> int:
@@ -275,7 +197,7 @@ def _check_device(device: str | int) -> None:
     if isinstance(device, str) and not Path(device).exists():
         found = cameras_found()
         there_is = f"found {', '.join(found)}" if found else "no camera found"
-        raise SourceError(f"there is no camera {device}; {there_is}", _GONE)
+        raise SourceError(f"there is no camera {device}; {there_is}", GONE)
 
 
 def _open_cv2(device: str | int, camera: CameraSettings) -> Capture:
@@ -293,7 +215,7 @@ def _open_cv2(device: str | int, camera: CameraSettings) -> Capture:
     capture = cv2.VideoCapture(device, backend)
     if not capture.isOpened():
         capture.release()
-        raise SourceError(_why_not(device), _GONE)
+        raise SourceError(_why_not(device), GONE)
     # MJPG first: in the default uncompressed format most cameras give 5-10 pictures a second
     # at 720p, and the format takes effect only when the size is set after it.
     capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
@@ -324,9 +246,3 @@ def _to_rgb(bgr: UInt8) -> UInt8:
         size = (MAX_WIDTH_PX, max(1, round(height * MAX_WIDTH_PX / width)))
         bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA).astype("uint8", copy=False)
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype("uint8", copy=False)
-
-
-def _retrieve(reading: asyncio.Future[None]) -> None:
-    """Log what a capture thread died of; the watchdog reports the missing pictures."""
-    if not reading.cancelled() and (error := reading.exception()) is not None:
-        log.warning("capture stopped: %s", error)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 
 import pytest
 
@@ -75,6 +76,29 @@ async def test_get_many_takes_what_waits_up_to_the_limit() -> None:
         await box.put(item)
     assert await box.get_many(3) == [0, 1, 2]
     assert await box.get_many(3) == [3, 4]
+
+
+async def test_get_within_takes_all_that_waits() -> None:
+    """Or gives up after its time."""
+    box: Mailbox[int] = Mailbox(4, Policy.DROP_OLDEST)
+    with pytest.raises(TimeoutError):
+        await box.get_within(0.01)
+    for k in range(3):
+        box.put_nowait(k)
+    assert await box.get_within(0.01) == [0, 1, 2]
+    box.close()
+    with pytest.raises(MailboxClosed):
+        await box.get_within(0.01)
+
+
+async def test_what_came_while_the_loop_was_busy_came_in_time() -> None:
+    """The timeout and the item are due in the same turn of the loop."""
+    box: Mailbox[int] = Mailbox(4, Policy.DROP_OLDEST)
+    waiting = asyncio.ensure_future(box.get_within(0.05))
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(box.put_nowait, 1)
+    time.sleep(0.1)  # noqa: ASYNC251 - the loop is busy, on purpose
+    assert await waiting == [1]
 
 
 async def test_cancel_get_before_first_item_loses_nothing() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from avff.daemon.config import MicrophoneSettings, QueueSettings
 from avff.daemon.errors import ExitCode, SourceError
-from avff.daemon.sources import SourceSettings, microphone, open_source, portaudio
+from avff.daemon.sources import SourceSettings, device, microphone, open_source, portaudio
 from avff.daemon.sources.microphone import MicrophoneSource
 from avff.daemon.sources.portaudio import Deliver, Microphone, chosen
 from avff.daemon.worker import abandoned_threads
@@ -113,7 +113,7 @@ async def test_lost_microphone_is_told_within_a_second(dies: bool, words: str) -
 
 async def test_silent_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that opens and never calls back does not hold the program up."""
-    monkeypatch.setattr(microphone, "FIRST_SOUND_S", 0.2)
+    monkeypatch.setattr(device, "FIRST_S", 0.2)
     recorder = ScriptedRecorder(blocks=0)
     with pytest.raises(SourceError, match="microphone scripted gives no sound"):
         async with _source(recorder):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,7 @@ import pytest
 from avff.daemon.config import MicrophoneSettings
 from avff.daemon.errors import ExitCode, SourceError
 from avff.daemon.sources import SourceSettings, open_source, pair
+from avff.daemon.sources.backoff import BackOff
 from avff.daemon.sources.pair import CameraAndMicrophone
 from avff.daemon.sources.webcam import WebcamSource
 from avff.engine.media import NS_PER_S, AudioBlock, MediaItem, VideoFrame
@@ -160,7 +162,7 @@ async def test_one_goes_on_without_the_other_and_it_comes_back(
     lost: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On the same zero, after some tries; the one that stayed misses nothing."""
-    monkeypatch.setattr(pair, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(pair, "BackOff", partial(BackOff, first_s=0.01))
     items, others = (_frames, _blocks) if lost == "camera" else (_blocks, _frames)
     first, again = ScriptedDevice(items(5), lost=True), ScriptedDevice(items(7)[5:])
     coming_back = _in_turn(first, ScriptedDevice([], broken=GONE), ScriptedDevice([], broken=GONE), again)

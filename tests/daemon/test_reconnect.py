@@ -9,8 +9,9 @@ import pytest
 
 from avff.daemon.errors import ExitCode, SourceError
 from avff.daemon.sources import reconnect
+from avff.daemon.sources.backoff import BackOff
 from avff.daemon.sources.base import Connected, Lost, Notice, Source
-from avff.daemon.sources.reconnect import BackOff, ReconnectingSource
+from avff.daemon.sources.reconnect import ReconnectingSource
 from avff.daemon.sources.scripted import ScriptedSource
 from avff.engine.media import MediaItem
 from tests.support.scripted import pictures

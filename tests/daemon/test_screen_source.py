@@ -99,16 +99,21 @@ def test_part_of_a_screen(server: XServer) -> None:
     assert _first_pictures(f"screen:{server.display}+100,50@64x48", 2)[0]["size"] == [64, 48]
 
 
-@needs_x
-def test_screen_that_goes_away_is_found_again(server: XServer) -> None:
-    """The desktop session ended; one that begins on the same display is watched again."""
-    process = subprocess.Popen(
+def _watching(server: XServer) -> subprocess.Popen[str]:
+    """Start the daemon on a whole screen."""
+    return subprocess.Popen(
         [sys.executable, str(SCRIPTED), "--source", f"desk=screen:{server.display}", "--format", "jsonl"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRONMENT,
     )
+
+
+@needs_x
+def test_screen_that_goes_away_is_found_again(server: XServer) -> None:
+    """The desktop session ended; one that begins on the same display is watched again."""
+    process = _watching(server)
     try:
         assert process.stdout is not None
         _read_until(process.stdout, "live")
@@ -130,13 +135,7 @@ def test_screen_that_goes_away_is_found_again(server: XServer) -> None:
 @needs_x
 def test_screen_that_stands_still_is_given_up_and_taken_up_again(server: XServer) -> None:
     """FFmpeg waits for such a server without end: the thread is left behind, and another one connects."""
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPTED), "--source", f"desk=screen:{server.display}", "--format", "jsonl"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    )
+    process = _watching(server)
     try:
         assert process.stdout is not None
         _read_until(process.stdout, "live")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from avff.daemon.config import CameraSettings, QueueSettings
 from avff.daemon.errors import ExitCode, SourceError
-from avff.daemon.sources import SourceSettings, open_source, webcam
+from avff.daemon.sources import SourceSettings, device, open_source, webcam
 from avff.daemon.sources.webcam import WebcamSource, cameras_found
 from avff.daemon.worker import abandoned_threads
 from avff.engine.media import MediaItem, VideoFrame
@@ -153,7 +154,7 @@ async def test_wide_pictures_are_reduced() -> None:
 
 async def test_camera_without_a_picture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A camera that another program holds opens, but gives nothing."""
-    monkeypatch.setattr(webcam, "FIRST_PICTURE_S", 0.1)
+    monkeypatch.setattr(device, "FIRST_S", 0.1)
     capture = ScriptedCapture(pictures=0)
     with pytest.raises(SourceError, match="gives no picture; is another program using it") as raised:
         async with _source(capture):
@@ -170,6 +171,36 @@ async def test_unplugged_camera_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(SourceError, match=r"no picture for 0\.2 s; was it unplugged"):
             await _take(source, taken)
     assert taken
+
+
+async def test_a_busy_loop_is_no_unplugged_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that came while nothing could run count, though their time is over."""
+    monkeypatch.setattr(webcam, "PICTURE_TIMEOUT_S", 0.2)
+    async with _source(ScriptedCapture()) as source:
+        batches = aiter(source)
+        await anext(batches)
+        for _ in range(5):
+            waiting = asyncio.ensure_future(anext(batches))
+            await asyncio.sleep(0)
+            time.sleep(0.3)  # noqa: ASYNC251 - the loop is busy elsewhere, on purpose
+            assert await waiting
+
+
+async def test_camera_that_opens_too_late_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused in time, and does not stay open for nobody."""
+    monkeypatch.setattr(device, "OPEN_TIMEOUT_S", 0.1)
+    capture, gate = ScriptedCapture(), threading.Event()
+
+    def open_late(which: str | int, camera: CameraSettings) -> ScriptedCapture:
+        gate.wait(10)
+        return capture
+
+    with pytest.raises(SourceError, match=r"not open after 0\.1 s"):
+        async with WebcamSource("/dev/scripted", "cam", SourceSettings(), open_late):
+            pass
+    assert not capture.released.is_set()
+    gate.set()
+    assert capture.released.wait(5)
 
 
 async def test_stop_ends_the_iteration() -> None:
